@@ -1,0 +1,187 @@
+package etcdv3
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/go-kit/kit/sd"
+)
+
+// cache holds the last state of a watched prefix, and passes it on to its
+// subscribers. Each has a goroutine of its own that sends the newest state
+// when the subscriber takes it: who reads slowly gets fewer events, nobody
+// waits for anybody, and what is sent last is the truth.
+type cache struct {
+	mu          sync.Mutex // guards all below
+	state       state
+	changed     chan struct{} // closed, and replaced, at every change of state
+	subscribers map[chan<- sd.Event]*subscriber
+	stopped     bool
+}
+
+// state is what is known: the last set, if there ever was one, and why it may
+// be stale, if it may.
+type state struct {
+	set   instances
+	known bool
+	err   error
+}
+
+// event is the state as go-kit passes it on: a set or an error, never both.
+func (s state) event() sd.Event {
+	if s.err != nil || !s.known {
+		return sd.Event{Err: s.err}
+	}
+	return sd.Event{Instances: s.set.strings()}
+}
+
+// same reports whether a subscriber that saw one state would learn nothing
+// from the other.
+func (s state) same(other state) bool {
+	if s.err != nil || other.err != nil {
+		return s.err != nil && other.err != nil && s.err.Error() == other.err.Error()
+	}
+	return s.known == other.known && s.set.equal(other.set)
+}
+
+func newCache() *cache {
+	return &cache{changed: make(chan struct{}), subscribers: map[chan<- sd.Event]*subscriber{}}
+}
+
+// update makes set the last known one.
+func (c *cache) update(set instances) { c.change(state{set: set, known: true}) }
+
+// updateStrings does so with a slice, which it copies.
+func (c *cache) updateStrings(all []string) {
+	sorted := slices.Clone(all)
+	slices.Sort(sorted)
+	c.update(newInstances(slices.Compact(sorted)))
+}
+
+// fail says why the last known set may be stale.
+func (c *cache) fail(err error) {
+	c.mu.Lock()
+	last := c.state
+	c.mu.Unlock()
+	last.err = err
+	c.change(last)
+}
+
+func (c *cache) change(next state) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.state = next
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// current returns the state, and what is closed when it changes.
+func (c *cache) current() (state, <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state, c.changed
+}
+
+// State returns the current state as an event of the caller's own.
+func (c *cache) State() sd.Event {
+	now, _ := c.current()
+	return now.event()
+}
+
+// register subscribes ch, and returns when it has taken the current state, or
+// when it was deregistered meanwhile. A channel that is registered already
+// starts anew.
+func (c *cache) register(ch chan<- sd.Event) {
+	if ch == nil {
+		return
+	}
+	c.deregister(ch)
+	s := &subscriber{cache: c, ch: ch, delivered: make(chan struct{})}
+	c.mu.Lock()
+	// Another goroutine may have registered the same channel meanwhile.
+	twin := c.subscribers[ch]
+	s.once = c.stopped
+	s.worker = start(context.Background(), s.pump)
+	c.subscribers[ch] = s
+	c.mu.Unlock()
+	if twin != nil {
+		twin.stop()
+	}
+	select {
+	case <-s.delivered:
+	case <-s.done:
+	}
+}
+
+// deregister unsubscribes ch. Once it has returned nothing is sent to ch.
+func (c *cache) deregister(ch chan<- sd.Event) {
+	c.mu.Lock()
+	s := c.subscribers[ch]
+	delete(c.subscribers, ch)
+	c.mu.Unlock()
+	if s != nil {
+		s.stop()
+	}
+}
+
+// stop ends all subscriptions, and returns when nothing is sent any more.
+func (c *cache) stop() {
+	c.mu.Lock()
+	all := c.subscribers
+	c.subscribers = map[chan<- sd.Event]*subscriber{}
+	c.stopped = true
+	c.mu.Unlock()
+	for _, s := range all {
+		s.stop()
+	}
+}
+
+// subscriber is one channel and the goroutine that sends to it.
+type subscriber struct {
+	*worker
+	cache     *cache
+	ch        chan<- sd.Event
+	once      bool          // the cache is stopped: one event, and that is all
+	delivered chan struct{} // closed after the first event
+}
+
+// pump sends the newest state whenever the subscriber takes one that it has
+// not seen. While it waits for that, a change replaces what it offers.
+func (s *subscriber) pump(ctx context.Context) {
+	var seen *state
+	for {
+		now, changed := s.cache.current()
+		next := now.after(seen)
+		var ch chan<- sd.Event // nil, which is never ready, when there is no news
+		var event sd.Event
+		if next != nil {
+			ch, event = s.ch, next.event()
+		}
+		select {
+		case ch <- event:
+			if seen == nil {
+				close(s.delivered)
+			}
+			if seen = next; s.once {
+				return
+			}
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// after returns what a subscriber gets next that has seen another state, or
+// none yet: nil, if that was no other. A set that was never seen comes before
+// the error that may make it stale.
+func (s state) after(seen *state) *state {
+	if s.err != nil && s.known && (seen == nil || !seen.known || !seen.set.equal(s.set)) {
+		return &state{set: s.set, known: true}
+	}
+	if seen != nil && s.same(*seen) {
+		return nil
+	}
+	return &s
+}

@@ -1,0 +1,190 @@
+package etcdv3
+
+import (
+	"slices"
+	"strings"
+)
+
+// entries are the keys and values under a prefix, and the instances that
+// follow from them: the values, sorted and each of them once. Changes cost no
+// more than a chunk of the set, however large it is.
+//
+// It belongs to one goroutine. What instances returns is immutable and may be
+// shared.
+type entries struct {
+	values   map[string]string // by key
+	repeated map[string]int    // keys beyond the first, by value, where there are any
+	sorted   instances
+}
+
+// newEntries returns a set that holds nothing, with room for n keys.
+func newEntries(n int) *entries {
+	return &entries{values: make(map[string]string, n), repeated: map[string]int{}}
+}
+
+// load puts a key while the set is being filled; sort makes it whole.
+func (e *entries) load(key, value []byte) {
+	both := string(append(key[:len(key):len(key)], value...)) // one allocation for two strings
+	e.values[both[:len(key)]] = both[len(key):]
+}
+
+// sort derives the instances after the last load.
+func (e *entries) sort() {
+	all := make([]string, 0, len(e.values))
+	for _, value := range e.values {
+		all = append(all, value)
+	}
+	slices.Sort(all)
+	unique := all[:0]
+	for i, value := range all {
+		if i > 0 && value == all[i-1] {
+			e.repeated[value]++
+			continue
+		}
+		unique = append(unique, value)
+	}
+	e.sorted = newInstances(unique)
+}
+
+// put applies a key that was written.
+func (e *entries) put(key, value []byte) {
+	old, known := e.values[string(key)]
+	if known && old == string(value) {
+		return
+	}
+	if known {
+		e.removeInstance(old)
+	}
+	fresh := string(value)
+	e.values[string(key)] = fresh
+	e.addInstance(fresh)
+}
+
+// delete applies a key that went away.
+func (e *entries) delete(key []byte) {
+	old, known := e.values[string(key)]
+	if !known {
+		return
+	}
+	delete(e.values, string(key))
+	e.removeInstance(old)
+}
+
+func (e *entries) addInstance(value string) {
+	with, added := e.sorted.with(value)
+	if !added {
+		e.repeated[value]++
+	}
+	e.sorted = with
+}
+
+func (e *entries) removeInstance(value string) {
+	if n := e.repeated[value]; n > 1 {
+		e.repeated[value] = n - 1
+		return
+	} else if n == 1 {
+		delete(e.repeated, value)
+		return
+	}
+	e.sorted = e.sorted.without(value)
+}
+
+// chunkSize is how many instances are copied at a change. A chunk that has
+// grown to twice of it is split.
+const chunkSize = 256
+
+// instances is an immutable sorted set of strings, in chunks that successive
+// versions of the set share.
+type instances struct {
+	chunks [][]string // none is empty
+	len    int
+}
+
+// newInstances takes over a sorted slice without duplicates.
+func newInstances(sorted []string) instances {
+	set := instances{len: len(sorted)}
+	for chunk := range slices.Chunk(sorted, chunkSize) {
+		set.chunks = append(set.chunks, chunk)
+	}
+	return set
+}
+
+// find returns the chunk, and the place in it, where value is or belongs.
+func (s instances) find(value string) (chunk, place int, found bool) {
+	chunk, found = slices.BinarySearchFunc(s.chunks, value, func(c []string, v string) int { return strings.Compare(c[0], v) })
+	if found || len(s.chunks) == 0 {
+		return chunk, 0, found
+	}
+	chunk = max(chunk-1, 0)
+	place, found = slices.BinarySearch(s.chunks[chunk], value)
+	return chunk, place, found
+}
+
+// with returns the set with value in it, and whether it was not in it before.
+func (s instances) with(value string) (instances, bool) {
+	chunk, place, found := s.find(value)
+	if found {
+		return s, false
+	}
+	if len(s.chunks) == 0 {
+		return instances{chunks: [][]string{{value}}, len: 1}, true
+	}
+	old := s.chunks[chunk]
+	grown := make([]string, 0, len(old)+1)
+	grown = append(append(append(grown, old[:place]...), value), old[place:]...)
+	if len(grown) < 2*chunkSize {
+		return s.replace(chunk, s.len+1, grown), true
+	}
+	return s.replace(chunk, s.len+1, grown[:chunkSize:chunkSize], grown[chunkSize:]), true
+}
+
+// without returns the set with value not in it.
+func (s instances) without(value string) instances {
+	chunk, place, found := s.find(value)
+	if !found {
+		return s
+	}
+	old := s.chunks[chunk]
+	if len(old) == 1 {
+		return s.replace(chunk, s.len-1)
+	}
+	shrunk := make([]string, 0, len(old)-1)
+	return s.replace(chunk, s.len-1, append(append(shrunk, old[:place]...), old[place+1:]...))
+}
+
+// replace returns the set of the given length with other chunks in a chunk's place.
+func (s instances) replace(chunk, length int, by ...[]string) instances {
+	chunks := make([][]string, 0, len(s.chunks)+1)
+	chunks = append(append(append(chunks, s.chunks[:chunk]...), by...), s.chunks[chunk+1:]...)
+	return instances{chunks: chunks, len: length}
+}
+
+// strings returns the set as a slice that belongs to the caller. It is never nil.
+func (s instances) strings() []string {
+	all := make([]string, 0, s.len)
+	for _, chunk := range s.chunks {
+		all = append(all, chunk...)
+	}
+	return all
+}
+
+// equal reports whether two sets hold the same. Two versions of one set share
+// most chunks, which makes it cheap.
+func (s instances) equal(other instances) bool {
+	if s.len != other.len {
+		return false
+	}
+	if len(s.chunks) != len(other.chunks) {
+		return slices.Equal(s.strings(), other.strings())
+	}
+	for i, chunk := range s.chunks {
+		theirs := other.chunks[i]
+		if len(chunk) != len(theirs) {
+			return slices.Equal(s.strings(), other.strings())
+		}
+		if &chunk[0] != &theirs[0] && !slices.Equal(chunk, theirs) {
+			return false
+		}
+	}
+	return true
+}
