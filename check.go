@@ -1,0 +1,83 @@
+package etcdv3
+
+import (
+	"context"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+const (
+	// checkInterval is how long a watch may be silent before it is asked for a
+	// sign of life, and checkTimeout how long that may take. With them, and
+	// with what is left of reportWithin for an attempt to list, subscribers
+	// hear of an outage within 15 s even if no connection breaks.
+	checkInterval = 10 * time.Second
+	checkTimeout  = 2 * time.Second
+
+	// firstCheck comes early, to learn whether the watch answers at all.
+	firstCheck = time.Second
+)
+
+// check asks a watch that is silent whether it still stands: by a progress
+// request on the watch's own stream, which costs etcd next to nothing. A link
+// that went dead does not answer it, nor does a store that was wiped or
+// restored and has not reached the watch's revision; then one bounded read
+// tells. etcd's gRPC proxy knows no progress requests: there the read alone
+// stands for them.
+type check struct {
+	watch *watch
+	ask   *time.Timer
+	due   *time.Timer
+	heard bool // a progress request was answered
+	deaf  bool // none will be
+}
+
+func newCheck(w *watch) *check {
+	c := &check{watch: w, ask: time.NewTimer(firstCheck), due: time.NewTimer(checkTimeout)}
+	c.due.Stop()
+	return c
+}
+
+func (c *check) stop() {
+	c.ask.Stop()
+	c.due.Stop()
+}
+
+// answered notes a response of the watch, whatever it brings.
+func (c *check) answered(resp clientv3.WatchResponse) {
+	c.heard = c.heard || resp.IsProgressNotify()
+	c.due.Stop()
+	c.ask.Reset(checkInterval)
+}
+
+// request asks for a sign of life.
+func (c *check) request(ctx context.Context) {
+	if c.deaf {
+		c.due.Reset(0)
+		return
+	}
+	c.due.Reset(checkTimeout)
+	// It blocks while clientv3 reconnects the stream. No answer is one, too.
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout/4)
+	defer cancel()
+	_ = c.watch.cli.Watcher.RequestProgress(ctx)
+}
+
+// unanswered finds out why there was no sign of life. It returns nil if the
+// watch is one that never gives any, and etcd is well.
+func (c *check) unanswered(ctx context.Context) error {
+	if c.heard {
+		return errSilent
+	}
+	header, err := c.watch.probe(ctx)
+	switch {
+	case err != nil:
+		return err
+	case older(header, c.watch.header):
+		return errAnotherHistory
+	}
+	c.deaf = true
+	c.ask.Reset(checkInterval)
+	return nil
+}

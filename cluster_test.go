@@ -1,0 +1,152 @@
+package etcdv3
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-kit/kit/sd"
+	"github.com/go-kit/log"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/tests/v3/framework/integration"
+)
+
+// cluster is a number of real etcd members, each behind a bridge.
+type cluster struct {
+	*integration.Cluster
+	bridges []*bridge
+}
+
+// newCluster starts members, and ends them with the test.
+func newCluster(t testing.TB, size int, configure ...func(*integration.ClusterConfig)) *cluster {
+	t.Helper()
+	cfg := &integration.ClusterConfig{Size: size, UseTCP: true, UseIP: true}
+	for _, f := range configure {
+		f(cfg)
+	}
+	c := &cluster{Cluster: integration.NewCluster(t, cfg)}
+	t.Cleanup(func() { c.Terminate(t) })
+	for _, m := range c.Members {
+		c.bridges = append(c.bridges, newBridge(t, m.GRPCURL))
+	}
+	return c
+}
+
+// endpoints are the bridges of the given members, all by default.
+func (c *cluster) endpoints(members ...int) (endpoints []string) {
+	for i, b := range c.bridges {
+		if len(members) == 0 || slices.Contains(members, i) {
+			endpoints = append(endpoints, b.endpoint())
+		}
+	}
+	return endpoints
+}
+
+// connect returns a Client of this package for the given members, all by
+// default, and what ends its context.
+func (c *cluster) connect(t testing.TB, members ...int) (*client, context.CancelFunc) {
+	t.Helper()
+	return connect(t, ClientOptions{}, c.endpoints(members...)...)
+}
+
+// connect returns a Client with options, whose end is waited for with the test's.
+func connect(t testing.TB, options ClientOptions, endpoints ...string) (*client, context.CancelFunc) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	c, err := NewClient(ctx, endpoints, options)
+	if err != nil {
+		cancel()
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		eventually(t, 10*time.Second, "the client closes", func() bool {
+			return c.(*client).cli.Ctx().Err() != nil
+		})
+	})
+	return c.(*client), cancel
+}
+
+// values returns the values under a prefix, as etcd holds them.
+func (c *cluster) values(t testing.TB, prefix string) (all []string) {
+	t.Helper()
+	return values(t, c.Client(0), prefix)
+}
+
+func values(t testing.TB, cli *clientv3.Client, prefix string) (all []string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	resp, err := cli.Get(ctx, prefix, clientv3.WithPrefix())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kv := range resp.Kvs {
+		all = append(all, string(kv.Value))
+	}
+	return all
+}
+
+// recorder is a subscriber that keeps all events.
+type recorder struct {
+	ch   chan sd.Event
+	done chan struct{}
+
+	mu     sync.Mutex // guards events
+	events []sd.Event
+}
+
+// record subscribes, until the test ends.
+func record(t testing.TB, s sd.Instancer) *recorder {
+	t.Helper()
+	r := &recorder{ch: make(chan sd.Event), done: make(chan struct{})}
+	go func() {
+		defer close(r.done)
+		for e := range r.ch {
+			r.mu.Lock()
+			r.events = append(r.events, e)
+			r.mu.Unlock()
+		}
+	}()
+	s.Register(r.ch)
+	t.Cleanup(func() {
+		s.Deregister(r.ch)
+		close(r.ch)
+		<-r.done
+	})
+	return r
+}
+
+func (r *recorder) all() []sd.Event {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.events)
+}
+
+func (r *recorder) last() sd.Event {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.events) == 0 {
+		return sd.Event{}
+	}
+	return r.events[len(r.events)-1]
+}
+
+// shows reports whether the last event is exactly the given instances.
+func (r *recorder) shows(instances ...string) bool {
+	last := r.last()
+	return last.Err == nil && slices.Equal(last.Instances, instances)
+}
+
+// discover returns an Instancer that ends with the test, and a subscriber of it.
+func discover(t testing.TB, c Client, prefix string) (*Instancer, *recorder) {
+	t.Helper()
+	s, err := NewInstancer(c, prefix, log.NewNopLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	return s, record(t, s)
+}

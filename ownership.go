@@ -1,0 +1,167 @@
+package etcdv3
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/metadata"
+)
+
+// ownership is what a registration knows of its key: a lease can live while
+// the key is gone, or another's. A watch on the key tells, at no cost while
+// nothing happens.
+type ownership struct {
+	trouble  error   // why the key is not ours as it should be, nil if it is
+	revision int64   // of the last put or check: what is older is history
+	leases   []int64 // all that the key was ever put under
+	blind    bool    // the user may not read the key
+	changes  clientv3.WatchChan
+	cancel   context.CancelFunc // ends changes, nil if there are none
+	stream   int64              // that changes come on
+}
+
+// What can become of a key while its lease lives.
+var (
+	errKeyDeleted = errors.New("the key was deleted from outside; it is put back at the next heartbeat")
+	errKeyChanged = errors.New("the key holds an earlier value; it is put again at the next heartbeat")
+	errKeyTaken   = errors.New("the key was taken by another owner; it is put back when it is free")
+)
+
+// put notes that the key was put as it should be.
+func (o *ownership) put(revision int64) { o.trouble, o.revision = nil, revision }
+
+// leasesKept is how many leases a key is remembered to have been put under. A
+// store that is restored from a snapshot can hold it under an old one.
+const leasesKept = 16
+
+// add notes a lease that the key is going to be put under.
+func (o *ownership) add(lease clientv3.LeaseID) {
+	if len(o.leases) == leasesKept {
+		o.leases = slices.Delete(o.leases, 0, 1)
+	}
+	o.leases = append(o.leases, int64(lease))
+}
+
+// judge notes what the key was found to be at a revision; nil means gone.
+func (r *registration) judge(kv *mvccpb.KeyValue, revision int64) {
+	if revision < r.owned.revision {
+		return
+	}
+	r.owned.revision = revision
+	switch {
+	case kv == nil:
+		r.owned.trouble = errKeyDeleted
+	case kv.Lease == r.lease.Load() && string(kv.Value) == r.service.Value:
+		r.owned.trouble = nil
+	case kv.Lease != 0 && slices.Contains(r.owned.leases, kv.Lease):
+		r.owned.trouble = errKeyChanged
+	default:
+		r.owned.trouble = errKeyTaken
+	}
+}
+
+// claim puts the key unless another owner has it, which it notes. It fails
+// only if etcd does.
+func (r *registration) claim(ctx context.Context) error {
+	put := clientv3.OpPut(r.key, r.service.Value, clientv3.WithLease(r.tenure.id))
+	for found := int64(0); ; { // the revision of what is to be replaced, 0 for nothing
+		resp, err := r.client.cli.KV.Txn(ctx).
+			If(clientv3.Compare(clientv3.ModRevision(r.key), "=", found)).
+			Then(put).Else(clientv3.OpGet(r.key)).Commit()
+		if errors.Is(err, rpctypes.ErrPermissionDenied) {
+			return r.claimBlindly(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		if resp.Succeeded {
+			r.owned.put(resp.Header.Revision)
+			return nil
+		}
+		kvs := resp.Responses[0].GetResponseRange().Kvs
+		if len(kvs) == 0 {
+			found = 0
+			continue
+		}
+		r.judge(kvs[0], resp.Header.Revision)
+		if r.owned.trouble != errKeyChanged {
+			return nil
+		}
+		found = kvs[0].ModRevision
+	}
+}
+
+// claimBlindly puts the key for a user that may write it, but not read it.
+func (r *registration) claimBlindly(ctx context.Context) error {
+	revision, err := r.client.put(ctx, r.service, r.tenure.id)
+	if err == nil {
+		r.owned.put(revision)
+	}
+	return err
+}
+
+// watchKey watches the key from where it is known. Where that fails, the next
+// heartbeat tries again. All keys of a client are watched on one stream.
+func (r *registration) watchKey(ctx context.Context) {
+	r.unwatchKey()
+	r.owned.stream = r.client.keyStream.Load()
+	ctx, r.owned.cancel = context.WithCancel(ctx)
+	ctx = metadata.AppendToOutgoingContext(ctx, "kitsd-keys", strconv.FormatInt(r.owned.stream, 10))
+	giveUp := time.AfterFunc(min(r.client.timeout, defaultTimeout), r.owned.cancel)
+	defer giveUp.Stop()
+	r.owned.changes = r.client.cli.Watcher.Watch(clientv3.WithRequireLeader(ctx), r.key, clientv3.WithRev(r.owned.revision+1))
+}
+
+// unwatchKey ends the watch, if there is one.
+func (r *registration) unwatchKey() {
+	if r.owned.cancel != nil {
+		r.owned.cancel()
+	}
+	r.owned.changes, r.owned.cancel, r.owned.blind = nil, nil, false
+}
+
+// keyChanged notes what happened to the key. A watch that ended moves the ones
+// that follow to a new stream: the old one may have a token that has expired.
+func (r *registration) keyChanged(resp clientv3.WatchResponse, ok bool) {
+	if ended(resp, ok) != nil {
+		r.unwatchKey()
+		r.client.keyStream.CompareAndSwap(r.owned.stream, r.owned.stream+1)
+		return
+	}
+	for _, event := range resp.Events {
+		if event.Type == clientv3.EventTypeDelete {
+			r.judge(nil, event.Kv.ModRevision)
+		} else {
+			r.judge(event.Kv, event.Kv.ModRevision)
+		}
+	}
+	r.tell(r.owned.trouble)
+}
+
+// checkKey looks at the key after a time without a watch, and reports whether
+// it could.
+func (r *registration) checkKey(ctx context.Context) bool {
+	if r.owned.blind {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.client.timeout)
+	defer cancel()
+	resp, err := r.client.cli.KV.Get(ctx, r.key)
+	if err != nil {
+		r.owned.blind = errors.Is(err, rpctypes.ErrPermissionDenied)
+		return false
+	}
+	var kv *mvccpb.KeyValue
+	if len(resp.Kvs) > 0 {
+		kv = resp.Kvs[0]
+	}
+	r.owned.revision = 0 // this is the truth, even if revisions start over
+	r.judge(kv, resp.Header.Revision)
+	return true
+}

@@ -1,0 +1,183 @@
+package etcdv3
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Register implements Client.
+func (c *client) Register(s Service) error { return c.registerObserved(c.ctx, s, nil) }
+
+// registerObserved is Register, as long as ctx lives, with an observer that
+// hears of all that becomes of the registration, in order: nil, and the lease,
+// when the service is registered, else why it is not.
+func (c *client) registerObserved(ctx context.Context, s Service, observe func(err error, lease int64)) error {
+	if err := s.check(); err != nil {
+		return err
+	}
+	req := request{ctx: ctx, service: s, observe: observe, deadline: time.Now().Add(c.timeout), reply: make(chan error, 1)}
+	for {
+		r, err := c.registration(s.Key)
+		if err == nil {
+			err = r.register(req)
+		}
+		if errors.Is(err, errEnded) {
+			continue // with another registration: this one ended before it took the request
+		}
+		if err != nil {
+			return fmt.Errorf("register %q: %w", s.Key, c.reason(explain(err)))
+		}
+		c.mu.Lock()
+		c.latest = r
+		c.mu.Unlock()
+		return nil
+	}
+}
+
+// registration returns the registration of a key, which it starts if there is
+// none.
+func (c *client) registration(key string) (*registration, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || c.ctx.Err() != nil {
+		return nil, errClosed
+	}
+	r := c.registrations[key]
+	if r == nil {
+		r = newRegistration(c, key)
+		r.worker = start(c.ctx, func(ctx context.Context) {
+			r.run(ctx)
+			c.forget(r)
+		})
+		c.registrations[key] = r
+	}
+	return r, nil
+}
+
+// forget notes that a registration has ended. Its key stays known: a second
+// Deregister must not take it for somebody else's, nor delete it as it is.
+func (c *client) forget(r *registration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.registrations[r.key] != r {
+		return
+	}
+	delete(c.registrations, r.key)
+	c.former[r.key] = r.left
+	if c.latest == r {
+		c.latest = nil
+	}
+}
+
+// Deregister implements Client.
+func (c *client) Deregister(s Service) error {
+	if s.Key == "" {
+		return ErrNoKey
+	}
+	if err := c.deregister(s); err != nil {
+		return fmt.Errorf("deregister %q: %w", s.Key, c.reason(explain(err)))
+	}
+	return nil
+}
+
+func (c *client) deregister(s Service) error {
+	// The deadline holds for all steps; and they are taken to their end even
+	// when the client's context ends meanwhile.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), c.timeout)
+	defer cancel()
+	c.mu.Lock()
+	r := c.registrations[s.Key]
+	lease, ours := c.former[s.Key]
+	c.mu.Unlock()
+	if s.DeleteOptions.guarded() {
+		if err := c.deleteGuarded(ctx, s, r); err != nil {
+			return err
+		}
+	}
+	var err error
+	switch {
+	case r != nil:
+		r.worker.stop()
+		err = r.released
+	case ours && lease != 0:
+		err = c.revoke(ctx, lease)
+	case !ours && !s.DeleteOptions.guarded():
+		_, err = c.cli.KV.Delete(ctx, s.Key)
+	}
+	if s.DeleteOptions.recursive() {
+		err = errors.Join(err, c.deleteBelow(ctx, s.Key))
+	}
+	return err
+}
+
+// deleteGuarded deletes a key if it is as the options say, or gone already. If
+// it is not, a registration that still has the key lives on; one whose key is
+// another owner's ends, so that it cannot come back.
+func (c *client) deleteGuarded(ctx context.Context, s Service, r *registration) error {
+	guards := []clientv3.Cmp{}
+	if s.DeleteOptions.PrevValue != "" {
+		guards = append(guards, clientv3.Compare(clientv3.Value(s.Key), "=", s.DeleteOptions.PrevValue))
+	}
+	if s.DeleteOptions.PrevIndex != 0 {
+		guards = append(guards, clientv3.Compare(clientv3.ModRevision(s.Key), "=", int64(s.DeleteOptions.PrevIndex)))
+	}
+	resp, err := c.cli.KV.Txn(ctx).If(guards...).Then(clientv3.OpDelete(s.Key)).Else(clientv3.OpGet(s.Key)).Commit()
+	if err != nil {
+		if r != nil { // leave the lease, and so the key, to run out
+			r.forsake.Store(true)
+			r.worker.stop()
+		}
+		return err
+	}
+	if resp.Succeeded {
+		return nil
+	}
+	kvs := resp.Responses[0].GetResponseRange().Kvs
+	if len(kvs) == 0 {
+		return nil
+	}
+	if r != nil && kvs[0].Lease != r.lease.Load() {
+		r.worker.stop()
+	}
+	return fmt.Errorf("%w: the key has value %q and mod revision %d", ErrCompareFailed, kvs[0].Value, kvs[0].ModRevision)
+}
+
+// deleteBelow deletes everything under key + "/", and ends what this client
+// has registered there.
+func (c *client) deleteBelow(ctx context.Context, key string) error {
+	below := key + "/"
+	c.mu.Lock()
+	var last []*registration
+	for key, r := range c.registrations {
+		if strings.HasPrefix(key, below) {
+			last = append(last, r)
+			r.worker.cancel()
+		}
+	}
+	c.mu.Unlock()
+	for _, r := range last {
+		r.worker.stop()
+	}
+	_, err := c.cli.KV.Delete(ctx, below, clientv3.WithPrefix())
+	return err
+}
+
+// put is one write of a key under a lease, and returns its revision. Unlike
+// clientv3 it tries again while there is no leader, or the connection breaks:
+// to write the same once more does no harm.
+func (c *client) put(ctx context.Context, s Service, lease clientv3.LeaseID) (revision int64, err error) {
+	for {
+		resp, err := c.cli.KV.Put(ctx, s.Key, s.Value, clientv3.WithLease(lease))
+		if err == nil {
+			return resp.Header.Revision, nil
+		}
+		if !transient(err) || !sleep(ctx, backoffFirst) {
+			return 0, err
+		}
+	}
+}

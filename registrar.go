@@ -1,0 +1,198 @@
+package etcdv3
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/go-kit/log"
+)
+
+// Registrar registers one service, and keeps at it: where Client.Register
+// returns an error, a Registrar logs it and goes on trying. It implements
+// sd.Registrar, and is safe for concurrent use. A copy of a Registrar is the
+// same registration.
+type Registrar struct {
+	client  Client
+	service Service
+	logger  log.Logger
+	attempt *attempt
+}
+
+// attempt is what the copies of a Registrar share.
+type attempt struct {
+	mu    sync.Mutex // guards all below
+	tries *worker    // of the last Register: it ends when one succeeds
+	err   error      // why the service is not registered
+}
+
+var (
+	errNilClient     = errors.New("client is nil: make one with NewClient")
+	errNotRegistered = errors.New("Register was not called yet")
+	errDeregistered  = errors.New("deregistered")
+)
+
+// foreignTimeout bounds the wait for a call of a Client that is not one of this
+// package, whose methods nothing can cancel.
+const foreignTimeout = defaultTimeout
+
+// observedClient is what the Client of this package offers to a Registrar
+// beyond the interface: to cancel a call, and to hear what becomes of a
+// registration.
+type observedClient interface {
+	registerObserved(ctx context.Context, s Service, observe func(err error, lease int64)) error
+}
+
+// NewRegistrar returns a Registrar for the service. It does nothing until
+// Register is called. A nil client is told by Err. A nil logger logs nothing.
+func NewRegistrar(client Client, service Service, logger log.Logger) *Registrar {
+	if logger == nil {
+		logger = log.NewNopLogger()
+	}
+	r := &Registrar{
+		client:  client,
+		service: service,
+		logger:  log.With(logger, "key", service.Key, "value", service.Value),
+		attempt: &attempt{err: errNotRegistered},
+	}
+	if client == nil {
+		r.attempt.err = errNilClient
+	}
+	return r
+}
+
+// Register registers the service, typically at start-up. It returns when that
+// has succeeded, or after the first failure, within the request timeout; then
+// it is logged, and tried again in the background until it succeeds or
+// Deregister is called. A service without a key or a value is not tried again.
+//
+// From then on every change is logged once: that the registration was lost,
+// and that it is back. Register may be called again, and puts the key again.
+// It implements sd.Registrar.
+func (r *Registrar) Register() {
+	if r.client == nil {
+		r.logger.Log("err", errNilClient)
+		return
+	}
+	first := make(chan struct{})
+	tries := start(context.Background(), func(ctx context.Context) { r.try(ctx, first) })
+	r.replace(tries)
+	select {
+	case <-first:
+	case <-tries.done:
+	}
+}
+
+// Deregister removes the service from etcd, typically just before the process
+// ends, and does not return before it is gone, or the request timeout is over;
+// then it is gone after its TTL. It implements sd.Registrar.
+func (r *Registrar) Deregister() {
+	if r.client == nil {
+		r.logger.Log("err", errNilClient)
+		return
+	}
+	r.replace(nil)
+	err := r.client.Deregister(r.service)
+	if err != nil {
+		r.logger.Log("err", err)
+	} else {
+		r.logger.Log("action", "deregister")
+	}
+	r.set(errDeregistered)
+}
+
+// Err returns nil while the service is registered, else why it is not: what a
+// readiness probe asks. It does not ask etcd, and so answers at once; it knows
+// of a lost lease or key within a heartbeat, and of an etcd that is out of
+// reach within the TTL. Over a Client that is not one of this package it only
+// knows what the last call of Register returned.
+func (r *Registrar) Err() error {
+	r.attempt.mu.Lock()
+	defer r.attempt.mu.Unlock()
+	return r.attempt.err
+}
+
+// replace ends the tries of the last Register, and makes others the current ones.
+func (r *Registrar) replace(tries *worker) {
+	r.attempt.mu.Lock()
+	last := r.attempt.tries
+	r.attempt.tries = tries
+	r.attempt.mu.Unlock()
+	if last == nil {
+		return
+	}
+	last.cancel()
+	select {
+	case <-last.done:
+	case <-time.After(foreignTimeout):
+	}
+}
+
+// try registers until that succeeds, and closes first after the first time.
+func (r *Registrar) try(ctx context.Context, first chan struct{}) {
+	var retry backoff
+	logged := ""
+	for {
+		err := r.register(ctx)
+		switch {
+		case ctx.Err() != nil:
+			if err == nil { // too late: somebody has called Deregister meanwhile
+				_ = r.client.Deregister(r.service)
+			}
+			return
+		case err == nil:
+			return
+		}
+		r.set(err)
+		if err.Error() != logged { // the same failure again is not told again
+			logged = err.Error()
+			r.logger.Log("err", err)
+		}
+		if first != nil {
+			close(first)
+			first = nil
+		}
+		if errors.Is(err, ErrNoKey) || errors.Is(err, ErrNoValue) || errors.Is(err, errClosed) || !retry.wait(ctx) {
+			return
+		}
+	}
+}
+
+// register calls the client once.
+func (r *Registrar) register(ctx context.Context) error {
+	if own, ok := r.client.(observedClient); ok {
+		return own.registerObserved(ctx, r.service, r.observe)
+	}
+	err := r.client.Register(r.service)
+	if err == nil && ctx.Err() == nil {
+		r.observe(nil, r.client.LeaseID())
+	}
+	return err
+}
+
+// observe notes and logs what became of the registration.
+func (r *Registrar) observe(err error, lease int64) {
+	before := r.set(err)
+	if err != nil {
+		r.logger.Log("msg", "registration lost", "err", err)
+		return
+	}
+	keyvals := []any{"action", "register"}
+	if r.service.TTL != nil {
+		keyvals = append(keyvals, "lease", lease)
+	}
+	if isLoss(before) {
+		keyvals = append(keyvals, "msg", "registered again")
+	}
+	r.logger.Log(keyvals...)
+}
+
+// set notes why the service is not registered, nil when it is, and returns why
+// it was not before.
+func (r *Registrar) set(err error) (before error) {
+	r.attempt.mu.Lock()
+	defer r.attempt.mu.Unlock()
+	before, r.attempt.err = r.attempt.err, err
+	return before
+}

@@ -1,0 +1,325 @@
+package etcdv3
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// registration is the life of one registered key: it acquires a lease and puts
+// the key under it, holds both, acquires them again when they are lost, and
+// releases them at the end, whoever ended it.
+type registration struct {
+	client   *client
+	key      string
+	worker   *worker
+	requests chan request
+	lease    atomic.Int64     // the lease that is held, 0 if none is; run alone writes it
+	forsake  atomic.Bool      // the end leaves the lease to run out
+	released error            // what the release came to, once the worker is done
+	left     clientv3.LeaseID // the lease that could not be revoked, once the worker is done
+
+	// All below belongs to the goroutine of run.
+	service Service
+	observe func(err error, lease int64) // hears of every change, with why the key is not registered
+	told    error                        // what observe heard last
+	tenure  *tenure                      // the lease that is held, nil if none is
+	orphans []clientv3.LeaseID           // leases that could not be revoked yet
+	silence *time.Timer                  // runs out when no beat was answered for a TTL
+	owned   ownership                    // what became of the key since it was put
+}
+
+// tenure is one lease for as long as it is held.
+type tenure struct {
+	id    clientv3.LeaseID
+	asked int64         // the TTL that was asked for, in seconds
+	ttl   time.Duration // the TTL that etcd granted
+	every time.Duration // the heartbeat
+	beats <-chan beat   // the answers to it
+}
+
+func newRegistration(c *client, key string) *registration {
+	r := &registration{client: c, key: key, requests: make(chan request), silence: time.NewTimer(time.Hour)}
+	r.silence.Stop()
+	return r
+}
+
+// request is one call of Register for the key.
+type request struct {
+	ctx      context.Context // of the call
+	service  Service
+	observe  func(err error, lease int64)
+	deadline time.Time
+	reply    chan error // buffered
+}
+
+// isLoss reports whether a reason why a key is not registered is that it was,
+// and was lost.
+func isLoss(err error) bool {
+	switch err {
+	case errLeaseLost, errUnconfirmed, errKeyDeleted, errKeyChanged, errKeyTaken:
+		return true
+	}
+	return false
+}
+
+// errEnded says that a registration ended before it took a request.
+var errEnded = errors.New("the registration has ended")
+
+// errLeaseLost and errUnconfirmed are why a key is not registered.
+var (
+	errLeaseLost   = errors.New("the lease was lost, by expiry or revocation")
+	errUnconfirmed = errors.New("no heartbeat was answered for as long as the lease lives: etcd is out of reach")
+)
+
+// acquireJitter spreads the first attempt of many registrations that lost
+// their leases at one moment. A lease that is lost between two heartbeats is
+// registered again within a second after the next.
+const acquireJitter = 250 * time.Millisecond
+
+// run is the life of a registration. It ends with ctx, or at once if the first
+// attempt to acquire fails.
+func (r *registration) run(ctx context.Context) {
+	defer r.release(ctx)
+	for held := r.begin(ctx); held; held = r.acquire(ctx) {
+		r.hold(ctx)
+	}
+}
+
+// register hands a call of Register to run, and waits for the outcome.
+func (r *registration) register(req request) error {
+	timeout := time.NewTimer(time.Until(req.deadline))
+	defer timeout.Stop()
+	select {
+	case r.requests <- req:
+	case <-timeout.C:
+		return context.DeadlineExceeded
+	case <-req.ctx.Done():
+		return req.ctx.Err()
+	case <-r.worker.done:
+		return errEnded
+	}
+	return <-req.reply // run answers every request that it takes, by its deadline
+}
+
+// begin serves the call of Register that the registration begins with. If it
+// fails, its caller hears the error when nothing is left behind.
+func (r *registration) begin(ctx context.Context) bool {
+	select {
+	case req := <-r.requests:
+		return r.serve(ctx, req)
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// hold lives with the key registered, until its lease is lost or ctx ends.
+func (r *registration) hold(ctx context.Context) {
+	r.silence.Reset(r.tenure.ttl)
+	r.watchKey(ctx)
+	for {
+		select {
+		case b := <-r.tenure.beats:
+			if b.lost {
+				r.lost()
+				return
+			}
+			r.confirmed(ctx, b)
+		case resp, ok := <-r.owned.changes:
+			r.keyChanged(resp, ok)
+		case req := <-r.requests:
+			r.serve(ctx, req)
+		case <-r.silence.C:
+			r.tell(errUnconfirmed)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// acquire registers the lost key again, however long it takes. It reports
+// false when ctx ended. A call of Register meanwhile is served at once.
+func (r *registration) acquire(ctx context.Context) bool {
+	var retry backoff
+	for wait := rand.N(acquireJitter); ; wait = retry.next() {
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+			if r.reacquire(ctx) {
+				return true
+			}
+		case req := <-r.requests:
+			timer.Stop()
+			if r.serve(ctx, req) {
+				return true
+			}
+		case <-ctx.Done():
+			timer.Stop()
+			return false
+		}
+	}
+}
+
+// release gives the lease back, on a context that outlives the one that ended.
+// That deletes the key if it is still under the lease, and no other's key.
+func (r *registration) release(ctx context.Context) {
+	r.unwatchKey()
+	r.silence.Stop()
+	leases := r.orphans
+	if r.tenure != nil {
+		leases = append(leases, r.tenure.id)
+		r.client.heartbeat.drop(r.tenure.id)
+	}
+	if r.forsake.Load() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.client.timeout)
+	defer cancel()
+	for _, id := range leases {
+		if err := r.client.revoke(ctx, id); err != nil {
+			r.released, r.left = err, id
+		}
+	}
+}
+
+// set puts the key for a call of Register, whoever held it before: under the
+// lease that is held if it has the TTL that is asked for, else under a new
+// one. A key that is there stays there all the time.
+func (r *registration) set(ctx context.Context, req request) error {
+	every, ttl := req.service.TTL.timing()
+	t := r.tenure
+	if t == nil || t.asked != ttl {
+		var err error
+		if t, err = r.grant(ctx, every, ttl); err != nil {
+			return err
+		}
+	}
+	revision, err := r.client.put(ctx, req.service, t.id)
+	if errors.Is(err, rpctypes.ErrLeaseNotFound) && t == r.tenure { // lost since its last beat
+		if t, err = r.grant(ctx, every, ttl); err != nil {
+			return err
+		}
+		revision, err = r.client.put(ctx, req.service, t.id)
+	}
+	if err != nil {
+		if t != r.tenure {
+			r.giveBack(ctx, t)
+		}
+		return err
+	}
+	if r.tenure != nil && t != r.tenure {
+		r.giveBack(ctx, r.tenure)
+	}
+	if t.every != every {
+		r.client.heartbeat.drop(t.id)
+		t.every, t.beats = every, r.client.heartbeat.keep(t.id, every, t.ttl)
+	}
+	r.tenure, r.service = t, req.service
+	r.lease.Store(int64(t.id))
+	if req.observe != nil {
+		r.observe = req.observe
+	}
+	r.owned.put(revision)
+	r.told = errEnded // so that it is news
+	r.tell(nil)
+	return nil
+}
+
+// serve serves a call of Register, and reports whether it succeeded. If not,
+// what was registered before stays.
+func (r *registration) serve(ctx context.Context, req request) bool {
+	ctx, cancel := context.WithDeadline(ctx, req.deadline)
+	defer cancel()
+	defer context.AfterFunc(req.ctx, cancel)()
+	err := r.set(ctx, req)
+	req.reply <- err
+	return err == nil
+}
+
+// reacquire is one attempt to register again, and reports whether there is
+// something to hold: the key, or a lease for it while another owner has it.
+func (r *registration) reacquire(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, r.client.timeout)
+	defer cancel()
+	if r.tenure == nil {
+		every, ttl := r.service.TTL.timing()
+		t, err := r.grant(ctx, every, ttl)
+		if err != nil {
+			return false
+		}
+		r.tenure = t
+		r.lease.Store(int64(t.id))
+	}
+	err := r.claim(ctx)
+	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		r.lost()
+	}
+	if err != nil {
+		return false
+	}
+	r.tell(r.owned.trouble)
+	return true
+}
+
+// confirmed acts on a heartbeat that was answered: this is when a key that
+// went away is put back.
+func (r *registration) confirmed(ctx context.Context, b beat) {
+	r.silence.Reset(r.tenure.ttl)
+	if b.resumed {
+		// It may be another store that answers now: one with our lease in it,
+		// but with an older revision, where the watch would see nothing.
+		r.unwatchKey()
+	}
+	if r.owned.changes == nil && r.checkKey(ctx) {
+		r.watchKey(ctx)
+	}
+	if r.owned.trouble == errKeyDeleted || r.owned.trouble == errKeyChanged {
+		ctx, cancel := context.WithTimeout(ctx, r.client.timeout)
+		defer cancel()
+		_ = r.claim(ctx) // what it does not mend, the next heartbeat does
+	}
+	r.tell(r.owned.trouble)
+}
+
+// lost notes that etcd knows the lease no more.
+func (r *registration) lost() {
+	r.client.heartbeat.drop(r.tenure.id)
+	r.tenure = nil
+	r.lease.Store(0)
+	r.unwatchKey()
+	r.tell(errLeaseLost)
+}
+
+// grant takes a lease, and keeps it alive from now on.
+func (r *registration) grant(ctx context.Context, every time.Duration, ttl int64) (*tenure, error) {
+	resp, err := r.client.cli.Lease.Grant(ctx, ttl)
+	if err != nil {
+		return nil, fmt.Errorf("grant a lease of %d s: %w", ttl, explain(err))
+	}
+	t := &tenure{id: resp.ID, asked: ttl, ttl: time.Duration(resp.TTL) * time.Second, every: every}
+	t.beats = r.client.heartbeat.keep(t.id, every, t.ttl)
+	r.owned.add(t.id)
+	return t, nil
+}
+
+// giveBack revokes a lease that is not to be held, now or at the end.
+func (r *registration) giveBack(ctx context.Context, t *tenure) {
+	r.client.heartbeat.drop(t.id)
+	if r.client.revoke(ctx, t.id) != nil {
+		r.orphans = append(r.orphans, t.id)
+	}
+}
+
+// tell passes on why the key is not registered, nil when it is, if that is news.
+func (r *registration) tell(err error) {
+	if r.observe != nil && err != r.told {
+		r.observe(err, r.lease.Load())
+	}
+	r.told = err
+}

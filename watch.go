@@ -1,0 +1,282 @@
+package etcdv3
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-kit/log"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/metadata"
+)
+
+const (
+	// pageSize is how many keys one range request lists at most.
+	pageSize = 10_000
+
+	// reportWithin bounds the attempt to list after a watch fell silent: with
+	// it the subscribers hear of an outage within 15 s.
+	reportWithin = 14 * time.Second
+
+	// grace is how long trouble may last before subscribers hear of it: a
+	// broken connection or an election that is over sooner cost them nothing.
+	grace = 5 * time.Second
+)
+
+// watch is the life of one watched prefix: it lists what is there, follows
+// what changes, and lists again whenever the following ended or is in doubt.
+type watch struct {
+	cli     *clientv3.Client
+	link    *link
+	prefix  string
+	timeout time.Duration // bounds every request
+	logger  log.Logger
+	update  func(instances) // gets the set after every change of a key
+	fail    func(error)     // gets the reason why the last set may be stale
+
+	// All below belongs to the goroutine of run.
+	id      string             // makes the stream of this watch its own
+	entries *entries           // what etcd holds, as far as is known
+	header  *pb.ResponseHeader // of the last answer: where in etcd's history that was
+	alive   time.Time          // when etcd last gave a sign of life
+	since   time.Time          // when the present trouble began, zero while there is none
+	failed  bool               // the subscribers know of it
+}
+
+// watches counts the watches of this process, which gives each its id.
+var watches atomic.Int64
+
+// run is the life of a watched prefix. It returns when ctx ends.
+func (w *watch) run(ctx context.Context) {
+	w.id = strconv.FormatInt(watches.Add(1), 10)
+	w.alive = time.Now()
+	var retry backoff
+	for ctx.Err() == nil {
+		lost := w.link.lost()
+		err := w.list(ctx)
+		if err == nil {
+			w.resumed()
+			began := time.Now()
+			err = w.follow(ctx, lost)
+			if time.Since(began) > grace {
+				retry.reset()
+			}
+		} else {
+			w.report(ctx, err)
+		}
+		w.interrupted(ctx, err)
+		retry.wait(ctx)
+	}
+}
+
+// list replaces what is known by what etcd holds at one revision.
+func (w *watch) list(ctx context.Context) error {
+	var all *entries
+	header, err := listPages(w.prefix, func(key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+		return w.get(ctx, key, opts...)
+	}, func(page *clientv3.GetResponse) {
+		if all == nil {
+			all = newEntries(int(page.Count))
+		}
+		for _, kv := range page.Kvs {
+			all.load(kv.Key, kv.Value)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	all.sort()
+	news := w.entries == nil || w.failed || !maps.Equal(w.entries.values, all.values)
+	if w.entries, w.header = all, header; news {
+		w.update(all.sorted)
+	}
+	return nil
+}
+
+// listPages lists a prefix at one revision, and returns the header that holds it.
+func listPages(prefix string, get func(key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error), use func(*clientv3.GetResponse)) (*pb.ResponseHeader, error) {
+	var header *pb.ResponseHeader
+	opts := []clientv3.OpOption{clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefix)), clientv3.WithLimit(pageSize)}
+	for from := firstKey(prefix); ; {
+		page, err := get(from, opts...)
+		if err != nil {
+			return nil, fmt.Errorf("list prefix %q: %w", prefix, explain(err))
+		}
+		if header == nil {
+			header = page.Header
+			opts = append(opts, clientv3.WithRev(header.Revision))
+		}
+		use(page)
+		if !page.More || len(page.Kvs) == 0 {
+			return header, nil
+		}
+		from = string(page.Kvs[len(page.Kvs)-1].Key) + "\x00"
+	}
+}
+
+// get is one range request, within the request timeout. When etcd has given no
+// sign of life for long, it is bounded such that the subscribers hear in time.
+func (w *watch) get(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	timeout := w.timeout
+	if !w.since.IsZero() && !w.failed {
+		timeout = min(timeout, max(time.Second, reportWithin-time.Since(w.since)))
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	resp, err := w.cli.KV.Get(ctx, key, opts...)
+	if err == nil {
+		w.alive = time.Now()
+	}
+	return resp, err
+}
+
+// follow applies the changes after the list, and returns why that ended.
+func (w *watch) follow(ctx context.Context, lost <-chan struct{}) error {
+	ctx, cancel := context.WithCancel(w.metadata(ctx))
+	defer cancel()
+	changes := w.open(ctx, cancel)
+	check := newCheck(w)
+	defer check.stop()
+	for {
+		select {
+		case resp, ok := <-changes:
+			w.alive = time.Now()
+			if err := ended(resp, ok); err != nil {
+				return fmt.Errorf("watch prefix %q: %w", w.prefix, err)
+			}
+			if older(resp.Header, w.header) {
+				return errAnotherHistory
+			}
+			check.answered(resp)
+			w.apply(resp)
+		case <-check.ask.C:
+			check.request(ctx)
+		case <-check.due.C:
+			if err := check.unanswered(ctx); err != nil {
+				return err
+			}
+		case <-lost:
+			w.alive = time.Now()
+			return errConnectionLost
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Why a watch is given up that did not end by itself.
+var (
+	errConnectionLost = errors.New("the connection to etcd was lost")
+	errAnotherHistory = errors.New("etcd's revisions start over: its store is another one")
+	errSilent         = errors.New("the watch gives no sign of life")
+)
+
+// probe is the cheapest read that tells where in its history etcd is, and that
+// it can be read from: one key, which is not there as a rule.
+func (w *watch) probe(ctx context.Context) (*pb.ResponseHeader, error) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	resp, err := w.get(ctx, firstKey(w.prefix), clientv3.WithCountOnly())
+	if err != nil {
+		return nil, fmt.Errorf("check prefix %q: %w", w.prefix, explain(err))
+	}
+	return resp.Header, nil
+}
+
+// firstKey is the first key that a prefix can match: etcd has no empty one.
+func firstKey(prefix string) string {
+	if prefix == "" {
+		return "\x00"
+	}
+	return prefix
+}
+
+// metadata gives this watch a gRPC stream of its own: clientv3 puts watches
+// with equal metadata on one stream, which keeps the token that it was opened
+// with. A member that has no leader ends the stream.
+func (w *watch) metadata(ctx context.Context) context.Context {
+	ctx = metadata.AppendToOutgoingContext(ctx, "kitsd-watch", w.id)
+	return clientv3.WithRequireLeader(ctx)
+}
+
+// open starts the watch behind the list. clientv3 blocks until the server has
+// answered, which a silent one never does: then cancel ends the attempt.
+func (w *watch) open(ctx context.Context, cancel context.CancelFunc) clientv3.WatchChan {
+	giveUp := time.AfterFunc(min(w.timeout, defaultTimeout), cancel)
+	defer giveUp.Stop()
+	return w.cli.Watcher.Watch(ctx, w.prefix, clientv3.WithPrefix(), clientv3.WithRev(w.header.Revision+1))
+}
+
+// ended returns why a watch is over, nil if it is not. A watch that was
+// cancelled closes its channel, with a response that knows no error.
+func ended(resp clientv3.WatchResponse, ok bool) error {
+	switch {
+	case !ok:
+		return errors.New("the watch was closed")
+	case resp.Err() != nil:
+		return resp.Err()
+	case resp.Canceled:
+		return errors.New("the watch was cancelled by the server")
+	}
+	return nil
+}
+
+// older reports whether an answer comes from an etcd whose history is not the
+// one that is known: another cluster, or one that was restored or wiped. A
+// proxy leaves fields of its headers empty.
+func older(now, known *pb.ResponseHeader) bool {
+	return now.GetClusterId() != 0 && known.GetClusterId() != 0 &&
+		(now.ClusterId != known.ClusterId || now.Revision < known.Revision || now.RaftTerm < known.RaftTerm)
+}
+
+// apply makes one response, which may hold many events of several revisions,
+// into one new set.
+func (w *watch) apply(resp clientv3.WatchResponse) {
+	for _, event := range resp.Events {
+		if event.Type == clientv3.EventTypeDelete {
+			w.entries.delete(event.Kv.Key)
+		} else {
+			w.entries.put(event.Kv.Key, event.Kv.Value)
+		}
+	}
+	if resp.Header.GetClusterId() != 0 {
+		w.header = resp.Header
+	}
+	if len(resp.Events) > 0 {
+		w.update(w.entries.sorted)
+	}
+}
+
+// interrupted notes when trouble began, and logs it once.
+func (w *watch) interrupted(ctx context.Context, err error) {
+	if ctx.Err() != nil || !w.since.IsZero() {
+		return
+	}
+	w.since = w.alive
+	w.logger.Log("prefix", w.prefix, "msg", "watch interrupted", "err", err)
+}
+
+// report tells the subscribers that the prefix cannot be listed: once the
+// trouble has lasted for longer than the grace; at once when it is none that
+// passes by itself, or when they know nothing yet.
+func (w *watch) report(ctx context.Context, err error) {
+	lasts := !w.since.IsZero() && time.Since(w.since) >= grace
+	if ctx.Err() != nil || w.failed || !(lasts || !passes(err) || w.entries == nil) {
+		return
+	}
+	w.failed = true
+	w.fail(err)
+}
+
+// resumed notes that the prefix was listed.
+func (w *watch) resumed() {
+	if !w.since.IsZero() {
+		w.logger.Log("prefix", w.prefix, "msg", "watch resumed", "instances", w.entries.sorted.len)
+	}
+	w.since, w.failed = time.Time{}, false
+}
