@@ -2,6 +2,7 @@ package etcdv3
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 
@@ -96,17 +97,10 @@ func (c *cache) register(ch chan<- sd.Event) {
 	if ch == nil {
 		return
 	}
-	c.deregister(ch)
-	s := &subscriber{cache: c, ch: ch, delivered: make(chan struct{})}
-	c.mu.Lock()
-	// Another goroutine may have registered the same channel meanwhile.
-	twin := c.subscribers[ch]
-	s.once = c.stopped
-	s.worker = start(context.Background(), s.pump)
-	c.subscribers[ch] = s
-	c.mu.Unlock()
-	if twin != nil {
-		twin.stop()
+	s := c.subscribe(ch)
+	for s == nil {
+		c.deregister(ch)
+		s = c.subscribe(ch)
 	}
 	select {
 	case <-s.delivered:
@@ -114,26 +108,44 @@ func (c *cache) register(ch chan<- sd.Event) {
 	}
 }
 
-// deregister unsubscribes ch. Once it has returned nothing is sent to ch.
+// subscribe starts a subscriber for ch, and returns nil if there is one.
+func (c *cache) subscribe(ch chan<- sd.Event) *subscriber {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.subscribers[ch] != nil {
+		return nil
+	}
+	s := &subscriber{cache: c, ch: ch, once: c.stopped, delivered: make(chan struct{})}
+	s.worker = start(context.Background(), s.pump)
+	c.subscribers[ch] = s
+	return s
+}
+
+// deregister unsubscribes ch. Once it has returned nothing is sent to ch, also
+// if another call was the one that ended the subscription.
 func (c *cache) deregister(ch chan<- sd.Event) {
 	c.mu.Lock()
 	s := c.subscribers[ch]
-	delete(c.subscribers, ch)
 	c.mu.Unlock()
-	if s != nil {
-		s.stop()
+	if s == nil {
+		return
+	}
+	s.stop()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.subscribers[ch] == s {
+		delete(c.subscribers, ch)
 	}
 }
 
 // stop ends all subscriptions, and returns when nothing is sent any more.
 func (c *cache) stop() {
 	c.mu.Lock()
-	all := c.subscribers
-	c.subscribers = map[chan<- sd.Event]*subscriber{}
 	c.stopped = true
+	all := slices.Collect(maps.Keys(c.subscribers))
 	c.mu.Unlock()
-	for _, s := range all {
-		s.stop()
+	for _, ch := range all {
+		c.deregister(ch)
 	}
 }
 

@@ -9,11 +9,11 @@ import (
 
 const (
 	// checkInterval is how long a watch may be silent before it is asked for a
-	// sign of life, and checkTimeout how long that may take. With them, and
-	// with what is left of reportWithin for an attempt to list, subscribers
-	// hear of an outage within 15 s even if no connection breaks.
+	// sign of life, and checkTimeout how long that may take. With them, and two
+	// attempts to list in a hurry, subscribers hear of an outage within 15 s
+	// even if no connection breaks.
 	checkInterval = 10 * time.Second
-	checkTimeout  = 2 * time.Second
+	checkTimeout  = 1500 * time.Millisecond
 
 	// firstCheck comes early, to learn whether the watch answers at all.
 	firstCheck = time.Second
@@ -27,14 +27,15 @@ const (
 // stands for them.
 type check struct {
 	watch *watch
+	on    *watcher
 	ask   *time.Timer
 	due   *time.Timer
 	heard bool // a progress request was answered
 	deaf  bool // none will be
 }
 
-func newCheck(w *watch) *check {
-	c := &check{watch: w, ask: time.NewTimer(firstCheck), due: time.NewTimer(checkTimeout)}
+func newCheck(w *watch, on *watcher) *check {
+	c := &check{watch: w, on: on, ask: time.NewTimer(firstCheck), due: time.NewTimer(checkTimeout)}
 	c.due.Stop()
 	return c
 }
@@ -61,7 +62,7 @@ func (c *check) request(ctx context.Context) {
 	// It blocks while clientv3 reconnects the stream. No answer is one, too.
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout/4)
 	defer cancel()
-	_ = c.watch.cli.Watcher.RequestProgress(ctx)
+	_ = c.on.RequestProgress(ctx)
 }
 
 // unanswered finds out why there was no sign of life. It returns nil if the

@@ -103,7 +103,8 @@ type client struct {
 	link      *link
 	monitor   *worker // of the link, nil without a connection
 	heartbeat *heartbeat
-	keyStream atomic.Int64 // the stream that registered keys are watched on
+	keys      *watcher     // of all registered keys
+	keyStream atomic.Int64 // the stream that the next of them is watched on
 
 	mu            sync.Mutex // guards all below
 	registrations map[string]*registration
@@ -166,6 +167,7 @@ func newClient(ctx context.Context, cli *clientv3.Client, owned bool, options Cl
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	background := context.WithoutCancel(ctx)
 	c.heartbeat = newHeartbeat(background, cli)
+	c.keys = newWatcher(cli)
 	if conn := cli.ActiveConnection(); conn != nil {
 		c.monitor = start(background, func(ctx context.Context) { c.link.monitor(ctx, conn) })
 	}
@@ -191,6 +193,7 @@ func (c *client) close() {
 	for _, r := range last {
 		r.worker.stop()
 	}
+	c.keys.close()
 	c.heartbeat.worker.stop()
 	if c.monitor != nil {
 		c.monitor.stop()

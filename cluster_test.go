@@ -111,6 +111,7 @@ func record(t testing.TB, s sd.Instancer) *recorder {
 		}
 	}()
 	s.Register(r.ch)
+	eventually(t, time.Second, "the first event", func() bool { return len(r.all()) > 0 })
 	t.Cleanup(func() {
 		s.Deregister(r.ch)
 		close(r.ch)

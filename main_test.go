@@ -1,6 +1,7 @@
 package etcdv3
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"testing"
@@ -14,12 +15,17 @@ import (
 // TestMain puts the whole suite into the test context of etcd's framework, so
 // that tests may run in parallel, and fails it if a goroutine is left.
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if !explicit("test.parallel") {
+		// Most tests wait for etcd's and the package's timeouts, not for a core.
+		_ = flag.Set("test.parallel", "10")
+	}
 	tb, closeTB := testutil.NewTestingTBProthesis("suite")
 	integration.BeforeTestExternal(tb)
 	code := m.Run()
 	closeTB()
 	if code == 0 {
-		if err := goleak.Find(goleak.IgnoreTopFunction("go.opencensus.io/stats/view.(*worker).start")); err != nil {
+		if err := goleak.Find(); err != nil {
 			fmt.Fprintf(os.Stderr, "goroutines are left: %v\n", err)
 			code = 1
 		}
@@ -27,17 +33,47 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// explicit reports whether a flag was given.
+func explicit(name string) (given bool) {
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == name })
+	return given
+}
+
+// holds says that the test proves a promise of the README's table.
+func holds(t testing.TB, promise int) {
+	t.Helper()
+	t.Logf("promise %d holds", promise)
+}
+
+// within says that the test proves a promise which has a bound, and fails if
+// it took longer.
+func within(t testing.TB, promise int, bound, took time.Duration) {
+	t.Helper()
+	t.Logf("promise %d bound %v measured %v", promise, bound, took.Round(time.Millisecond))
+	if took > bound {
+		t.Errorf("promise %d took %v, its bound is %v", promise, took, bound)
+	}
+}
+
 // eventually waits until a condition holds, and returns how long that took.
-func eventually(t testing.TB, within time.Duration, what string, condition func() bool) time.Duration {
+func eventually(t testing.TB, bound time.Duration, what string, condition func() bool) time.Duration {
 	t.Helper()
 	began := time.Now()
-	for {
+	for !condition() {
+		if time.Since(began) > bound {
+			t.Fatalf("not within %v: %s", bound, what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return time.Since(began)
+}
+
+// never fails if a condition holds at any moment of a time.
+func never(t testing.TB, during time.Duration, what string, condition func() bool) {
+	t.Helper()
+	for began := time.Now(); time.Since(began) < during; time.Sleep(10 * time.Millisecond) {
 		if condition() {
-			return time.Since(began)
+			t.Fatalf("after %v: %s", time.Since(began), what)
 		}
-		if time.Since(began) > within {
-			t.Fatalf("not within %v: %s", within, what)
-		}
-		time.Sleep(10 * time.Millisecond)
 	}
 }

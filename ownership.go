@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 	"strconv"
-	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -28,7 +27,7 @@ type ownership struct {
 
 // What can become of a key while its lease lives.
 var (
-	errKeyDeleted = errors.New("the key was deleted from outside; it is put back at the next heartbeat")
+	errKeyDeleted = errors.New("the key was deleted from outside, or with its lease; it is put back at the next heartbeat")
 	errKeyChanged = errors.New("the key holds an earlier value; it is put again at the next heartbeat")
 	errKeyTaken   = errors.New("the key was taken by another owner; it is put back when it is free")
 )
@@ -113,9 +112,8 @@ func (r *registration) watchKey(ctx context.Context) {
 	r.owned.stream = r.client.keyStream.Load()
 	ctx, r.owned.cancel = context.WithCancel(ctx)
 	ctx = metadata.AppendToOutgoingContext(ctx, "kitsd-keys", strconv.FormatInt(r.owned.stream, 10))
-	giveUp := time.AfterFunc(min(r.client.timeout, defaultTimeout), r.owned.cancel)
-	defer giveUp.Stop()
-	r.owned.changes = r.client.cli.Watcher.Watch(clientv3.WithRequireLeader(ctx), r.key, clientv3.WithRev(r.owned.revision+1))
+	ctx = clientv3.WithRequireLeader(ctx)
+	r.owned.changes, _ = r.client.keys.open(ctx, min(r.client.timeout, defaultTimeout), r.key, clientv3.WithRev(r.owned.revision+1))
 }
 
 // unwatchKey ends the watch, if there is one.
@@ -126,12 +124,15 @@ func (r *registration) unwatchKey() {
 	r.owned.changes, r.owned.cancel, r.owned.blind = nil, nil, false
 }
 
-// keyChanged notes what happened to the key. A watch that ended moves the ones
-// that follow to a new stream: the old one may have a token that has expired.
+// keyChanged notes what happened to the key. A watch that the server ended moves
+// the ones that follow to a new stream: the old one may have a token that has
+// expired.
 func (r *registration) keyChanged(resp clientv3.WatchResponse, ok bool) {
 	if ended(resp, ok) != nil {
+		if ok {
+			r.client.keyStream.CompareAndSwap(r.owned.stream, r.owned.stream+1)
+		}
 		r.unwatchKey()
-		r.client.keyStream.CompareAndSwap(r.owned.stream, r.owned.stream+1)
 		return
 	}
 	for _, event := range resp.Events {

@@ -175,7 +175,11 @@ func (r *Registrar) register(ctx context.Context) error {
 func (r *Registrar) observe(err error, lease int64) {
 	before := r.set(err)
 	if err != nil {
-		r.logger.Log("msg", "registration lost", "err", err)
+		// One line a loss: a key that goes away and a lease that turns out to
+		// be lost are one. That another owner came is another.
+		if before == nil || err == errKeyTaken {
+			r.logger.Log("msg", "registration lost", "err", err)
+		}
 		return
 	}
 	keyvals := []any{"action", "register"}

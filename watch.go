@@ -19,9 +19,10 @@ const (
 	// pageSize is how many keys one range request lists at most.
 	pageSize = 10_000
 
-	// reportWithin bounds the attempt to list after a watch fell silent: with
-	// it the subscribers hear of an outage within 15 s.
-	reportWithin = 14 * time.Second
+	// hurriedTimeout bounds an attempt to list when etcd has given no sign of
+	// life for longer than the grace. Two of them, which go to two members if
+	// there are as many, fit before the subscribers hear within 15 s.
+	hurriedTimeout = time.Second
 
 	// grace is how long trouble may last before subscribers hear of it: a
 	// broken connection or an election that is over sooner cost them nothing.
@@ -40,12 +41,13 @@ type watch struct {
 	fail    func(error)     // gets the reason why the last set may be stale
 
 	// All below belongs to the goroutine of run.
-	id      string             // makes the stream of this watch its own
-	entries *entries           // what etcd holds, as far as is known
-	header  *pb.ResponseHeader // of the last answer: where in etcd's history that was
-	alive   time.Time          // when etcd last gave a sign of life
-	since   time.Time          // when the present trouble began, zero while there is none
-	failed  bool               // the subscribers know of it
+	id       string             // makes the stream of this watch its own
+	entries  *entries           // what etcd holds, as far as is known
+	header   *pb.ResponseHeader // of the last answer: where in etcd's history that was
+	alive    time.Time          // when etcd last gave a sign of life
+	since    time.Time          // when the present trouble began, zero while there is none
+	attempts int                // to list that failed since then
+	failed   bool               // the subscribers know of it
 }
 
 // watches counts the watches of this process, which gives each its id.
@@ -58,16 +60,15 @@ func (w *watch) run(ctx context.Context) {
 	var retry backoff
 	for ctx.Err() == nil {
 		lost := w.link.lost()
+		began := time.Now()
 		err := w.list(ctx)
 		if err == nil {
-			w.resumed()
-			began := time.Now()
 			err = w.follow(ctx, lost)
-			if time.Since(began) > grace {
-				retry.reset()
-			}
 		} else {
 			w.report(ctx, err)
+		}
+		if time.Since(began) > grace {
+			retry.reset()
 		}
 		w.interrupted(ctx, err)
 		retry.wait(ctx)
@@ -92,7 +93,8 @@ func (w *watch) list(ctx context.Context) error {
 	}
 	all.sort()
 	news := w.entries == nil || w.failed || !maps.Equal(w.entries.values, all.values)
-	if w.entries, w.header = all, header; news {
+	w.entries, w.header, w.failed = all, header, false
+	if news {
 		w.update(all.sorted)
 	}
 	return nil
@@ -119,12 +121,12 @@ func listPages(prefix string, get func(key string, opts ...clientv3.OpOption) (*
 	}
 }
 
-// get is one range request, within the request timeout. When etcd has given no
-// sign of life for long, it is bounded such that the subscribers hear in time.
+// get is one range request, within the request timeout. When the subscribers
+// are to hear soon of an outage that was found late, it is in a hurry.
 func (w *watch) get(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
 	timeout := w.timeout
-	if !w.since.IsZero() && !w.failed {
-		timeout = min(timeout, max(time.Second, reportWithin-time.Since(w.since)))
+	if !w.failed && w.lasts() {
+		timeout = min(timeout, hurriedTimeout)
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -137,10 +139,17 @@ func (w *watch) get(ctx context.Context, key string, opts ...clientv3.OpOption) 
 
 // follow applies the changes after the list, and returns why that ended.
 func (w *watch) follow(ctx context.Context, lost <-chan struct{}) error {
+	watcher := newWatcher(w.cli)
+	defer watcher.close()
 	ctx, cancel := context.WithCancel(w.metadata(ctx))
 	defer cancel()
-	changes := w.open(ctx, cancel)
-	check := newCheck(w)
+	changes, ok := watcher.open(ctx, w.openTimeout(), w.prefix, clientv3.WithPrefix(), clientv3.WithRev(w.header.Revision+1))
+	if !ok {
+		w.attempts++
+		return errNotOpened
+	}
+	w.resumed()
+	check := newCheck(w, watcher)
 	defer check.stop()
 	for {
 		select {
@@ -173,6 +182,7 @@ func (w *watch) follow(ctx context.Context, lost <-chan struct{}) error {
 var (
 	errConnectionLost = errors.New("the connection to etcd was lost")
 	errAnotherHistory = errors.New("etcd's revisions start over: its store is another one")
+	errNotOpened      = errors.New("etcd does not answer to the watch")
 	errSilent         = errors.New("the watch gives no sign of life")
 )
 
@@ -196,20 +206,18 @@ func firstKey(prefix string) string {
 	return prefix
 }
 
-// metadata gives this watch a gRPC stream of its own: clientv3 puts watches
-// with equal metadata on one stream, which keeps the token that it was opened
-// with. A member that has no leader ends the stream.
+// openTimeout is how long a member may take to begin a watch: short at first,
+// so that a silent one is soon left for another.
+func (w *watch) openTimeout() time.Duration {
+	return min(w.timeout, defaultTimeout, hurriedTimeout*time.Duration(1+w.attempts))
+}
+
+// metadata gives this watch a gRPC stream of its own, also on a Watcher that it
+// shares: clientv3 puts watches with equal metadata on one stream, which keeps
+// the token that it was opened with. A member without a leader ends the stream.
 func (w *watch) metadata(ctx context.Context) context.Context {
 	ctx = metadata.AppendToOutgoingContext(ctx, "kitsd-watch", w.id)
 	return clientv3.WithRequireLeader(ctx)
-}
-
-// open starts the watch behind the list. clientv3 blocks until the server has
-// answered, which a silent one never does: then cancel ends the attempt.
-func (w *watch) open(ctx context.Context, cancel context.CancelFunc) clientv3.WatchChan {
-	giveUp := time.AfterFunc(min(w.timeout, defaultTimeout), cancel)
-	defer giveUp.Stop()
-	return w.cli.Watcher.Watch(ctx, w.prefix, clientv3.WithPrefix(), clientv3.WithRev(w.header.Revision+1))
 }
 
 // ended returns why a watch is over, nil if it is not. A watch that was
@@ -262,21 +270,28 @@ func (w *watch) interrupted(ctx context.Context, err error) {
 }
 
 // report tells the subscribers that the prefix cannot be listed: once the
-// trouble has lasted for longer than the grace; at once when it is none that
-// passes by itself, or when they know nothing yet.
+// trouble has lasted for longer than the grace, and a second attempt had the
+// chance to reach another member; at once when it is trouble that does not
+// pass by itself, or when they know nothing yet.
 func (w *watch) report(ctx context.Context, err error) {
-	lasts := !w.since.IsZero() && time.Since(w.since) >= grace
-	if ctx.Err() != nil || w.failed || !(lasts || !passes(err) || w.entries == nil) {
+	w.attempts++
+	if ctx.Err() != nil || w.failed {
+		return
+	}
+	if passes(err) && w.entries != nil && (!w.lasts() || w.attempts < 2) {
 		return
 	}
 	w.failed = true
 	w.fail(err)
 }
 
-// resumed notes that the prefix was listed.
+// lasts reports whether there has been trouble for longer than the grace.
+func (w *watch) lasts() bool { return !w.since.IsZero() && time.Since(w.since) >= grace }
+
+// resumed notes that the watch stands.
 func (w *watch) resumed() {
 	if !w.since.IsZero() {
 		w.logger.Log("prefix", w.prefix, "msg", "watch resumed", "instances", w.entries.sorted.len)
 	}
-	w.since, w.failed = time.Time{}, false
+	w.since, w.attempts = time.Time{}, 0
 }
