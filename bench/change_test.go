@@ -1,0 +1,67 @@
+package bench
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/kitsd/etcdv3/bench/internal/measure"
+	"github.com/kitsd/etcdv3/bench/internal/member"
+)
+
+// BenchmarkChange measures one change while many instances stand: from before
+// the Put to the subscriber's event that shows it.
+//
+//	p50-us, p99-us  latency
+//	sent-B          bytes of all messages that the server sent for it
+//	ranges          range requests that it served for it
+//	cpu-us          processor time of this process, with what the Put costs
+func BenchmarkChange(b *testing.B) {
+	for _, n := range []int{10, 1_000, 10_000, 100_000} {
+		b.Run(fmt.Sprintf("instances=%d", n), func(b *testing.B) {
+			each(b, discoveries, func(b *testing.B, v discovery) { change(b, v, n) })
+		})
+	}
+}
+
+func change(b *testing.B, v discovery, n int) {
+	prefix := populated(b, n)
+	f := v.connect(b, etcd(b).Endpoint)(prefix)
+	defer f.stop()
+	s := subscribers(b, f, 1, n)[0]
+	defer s.end()
+	random := rand.New(rand.NewPCG(1, uint64(n))) // the same instances for each variant
+	for range 3 {
+		changeOne(b, s, prefix, random.IntN(n))
+	}
+	var latencies []time.Duration
+	before, answers, cpu := counts(b, etcd(b).Member), etcd(b).answers.n.Load(), measure.CPU()
+	for b.Loop() {
+		latencies = append(latencies, changeOne(b, s, prefix, random.IntN(n)))
+	}
+	cpu = measure.CPU() - cpu
+	done := counts(b, etcd(b).Member).Since(before)
+	changes := float64(len(latencies))
+	b.ReportMetric(measure.Micros(measure.Quantile(latencies, 0.5)), "p50-us")
+	b.ReportMetric(measure.Micros(measure.Quantile(latencies, 0.99)), "p99-us")
+	b.ReportMetric((done.Sent()-float64(etcd(b).answers.n.Load()-answers))/changes, "sent-B")
+	b.ReportMetric(done.Handled("Range")/changes, "ranges")
+	b.ReportMetric(measure.Micros(cpu)/changes, "cpu-us")
+}
+
+// changeOne changes one instance, and returns after how long the subscriber
+// knows.
+func changeOne(b *testing.B, s subscription, prefix string, i int) time.Duration {
+	key, value := member.Key(prefix, i), member.Value(i, nextVersion())
+	written := make(chan struct{})
+	began := time.Now()
+	go func() {
+		defer close(written)
+		etcd(b).put(b, key, value)
+	}()
+	await(s, key, value)
+	took := time.Since(began)
+	<-written
+	return took
+}

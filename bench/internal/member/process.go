@@ -1,0 +1,210 @@
+// Package member runs etcd members in processes of their own, so that what a
+// client costs can be told from what the server costs, and reads what they
+// count.
+package member
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Member is one etcd server in a process of its own.
+type Member struct {
+	Endpoint string // host:port
+	control  string
+	command  *exec.Cmd
+	stdin    io.Closer
+	dir      string
+}
+
+// Options say how members are run.
+type Options struct {
+	NoFsync bool // do not wait for the disk, which is no part of what is measured
+}
+
+// Start runs one member, or several of one cluster. The program must call
+// ServeIfAsked first.
+func Start(n int, o Options) ([]*Member, error) {
+	ports, err := freePorts(3 * n)
+	if err != nil {
+		return nil, err
+	}
+	var configs []config
+	var initial []string
+	for i := range n {
+		c := config{
+			Name: fmt.Sprintf("m%d", i), NoFsync: o.NoFsync,
+			Client: "http://" + ports[3*i], Peer: "http://" + ports[3*i+1], Control: ports[3*i+2],
+		}
+		configs = append(configs, c)
+		initial = append(initial, c.Name+"="+c.Peer)
+	}
+	var members []*Member
+	for _, c := range configs {
+		c.Initial = strings.Join(initial, ",")
+		m, err := begin(c)
+		if err != nil {
+			Stop(members)
+			return nil, err
+		}
+		members = append(members, m)
+	}
+	for _, m := range members {
+		if err := m.wait(); err != nil {
+			Stop(members)
+			return nil, err
+		}
+	}
+	return members, nil
+}
+
+// Stop ends members, and deletes what they stored.
+func Stop(members []*Member) {
+	for _, m := range members {
+		_ = m.stdin.Close()
+		ended := time.AfterFunc(10*time.Second, func() { _ = m.command.Process.Kill() })
+		_ = m.command.Wait()
+		ended.Stop()
+		_ = os.RemoveAll(m.dir)
+	}
+}
+
+// Address names a member to another process, which can Attach to it.
+func (m *Member) Address() string { return m.Endpoint + "," + m.control }
+
+// Attach returns a member that another process has begun, and will stop.
+func Attach(address string) (*Member, error) {
+	endpoint, control, ok := strings.Cut(address, ",")
+	if !ok {
+		return nil, fmt.Errorf("%q is no address of a member", address)
+	}
+	return &Member{Endpoint: endpoint, control: control}, nil
+}
+
+// Endpoints are those of all members.
+func Endpoints(members []*Member) (all []string) {
+	for _, m := range members {
+		all = append(all, m.Endpoint)
+	}
+	return all
+}
+
+func begin(c config) (*Member, error) {
+	dir, err := os.MkdirTemp("", "etcdv3-bench")
+	if err != nil {
+		return nil, err
+	}
+	c.Dir = dir
+	said, err := json.Marshal(c)
+	if err != nil {
+		return nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	m := &Member{
+		Endpoint: strings.TrimPrefix(c.Client, "http://"), control: c.Control, dir: dir,
+		command: exec.Command(self),
+	}
+	m.command.Env = append(os.Environ(), environment+"="+string(said))
+	m.command.Stderr = os.Stderr
+	if m.stdin, err = m.command.StdinPipe(); err != nil {
+		return nil, err
+	}
+	return m, m.command.Start()
+}
+
+// wait returns when the member serves.
+func (m *Member) wait() error {
+	deadline := time.Now().Add(time.Minute)
+	for time.Now().Before(deadline) {
+		if _, err := m.do("/cpu", nil); err == nil {
+			return nil
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return errors.New("the member did not come up within a minute")
+}
+
+// freePorts are addresses that nothing listens at.
+func freePorts(n int) (all []string, err error) {
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		all = append(all, l.Addr().String())
+	}
+	return all, nil
+}
+
+// Populate has the member write n instances under a prefix, from the one with
+// the number from.
+func (m *Member) Populate(prefix string, from, n int) error {
+	_, err := m.do("/populate", url.Values{"prefix": {prefix}, "from": {strconv.Itoa(from)}, "n": {strconv.Itoa(n)}})
+	return err
+}
+
+// Burst has it make n changes, as many at a time as there are writers, to
+// instances of the standing ones. The last is to the instance n%standing.
+func (m *Member) Burst(prefix, version string, n, standing, writers int) error {
+	_, err := m.do("/burst", url.Values{
+		"prefix": {prefix}, "value": {version}, "n": {strconv.Itoa(n)},
+		"standing": {strconv.Itoa(standing)}, "writers": {strconv.Itoa(writers)},
+	})
+	return err
+}
+
+// Clear has it delete everything under a prefix.
+func (m *Member) Clear(prefix string) error {
+	_, err := m.do("/clear", url.Values{"prefix": {prefix}})
+	return err
+}
+
+// CPU is the processor time that the member has used.
+func (m *Member) CPU() (time.Duration, error) {
+	said, err := m.do("/cpu", nil)
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseInt(said, 10, 64)
+	return time.Duration(n), err
+}
+
+func (m *Member) do(path string, values url.Values) (string, error) {
+	return get("http://" + m.control + path + "?" + values.Encode())
+}
+
+// get is one HTTP request, on a connection of its own so that none stays.
+func get(url string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	req.Close = true
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", resp.Status, body)
+	}
+	return string(body), err
+}
