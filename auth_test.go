@@ -7,11 +7,10 @@ import (
 	"go.uber.org/zap"
 )
 
-// withAuth turns authentication on, with a root, and with a user that may do
+// enableAuth turns authentication on, with a root, and with a user that may do
 // one thing with one prefix. The passwords are the names with "-pass".
-func withAuth(t testing.TB, etcd *cluster, user, prefix string, permission clientv3.PermissionType) {
+func enableAuth(t testing.TB, cli *clientv3.Client, user, prefix string, permission clientv3.PermissionType) {
 	t.Helper()
-	cli := etcd.Client(0)
 	ctx := t.Context()
 	for _, step := range []func() error{
 		func() error { _, err := cli.UserAdd(ctx, "root", "root-pass"); return err },
@@ -31,12 +30,10 @@ func withAuth(t testing.TB, etcd *cluster, user, prefix string, permission clien
 	}
 }
 
-// authClient returns a plain clientv3 client of a user.
-func authClient(t testing.TB, etcd *cluster, user, password string) *clientv3.Client {
+// plainAs returns a plain clientv3 client of a user.
+func plainAs(t testing.TB, user, password string, endpoints ...string) *clientv3.Client {
 	t.Helper()
-	cli, err := clientv3.New(clientv3.Config{
-		Endpoints: []string{etcd.Members[0].GRPCURL}, Username: user, Password: password, Logger: zap.NewNop(),
-	})
+	cli, err := clientv3.New(clientv3.Config{Endpoints: endpoints, Username: user, Password: password, Logger: zap.NewNop()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,9 +30,14 @@ type check struct {
 	on    *watcher
 	ask   *time.Timer
 	due   *time.Timer
+	asked bool // at least once
 	heard bool // a progress request was answered
-	deaf  bool // none will be
 }
+
+// deafAfter is how many watches in a row have to leave progress requests
+// unanswered, although etcd is well, until it is no longer held to be their
+// link that is dead: they go to different members, if there are some.
+const deafAfter = 3
 
 func newCheck(w *watch, on *watcher) *check {
 	c := &check{watch: w, on: on, ask: time.NewTimer(firstCheck), due: time.NewTimer(checkTimeout)}
@@ -47,14 +52,20 @@ func (c *check) stop() {
 
 // answered notes a response of the watch, whatever it brings.
 func (c *check) answered(resp clientv3.WatchResponse) {
-	c.heard = c.heard || resp.IsProgressNotify()
-	c.due.Stop()
-	c.ask.Reset(checkInterval)
+	if resp.IsProgressNotify() {
+		c.heard = true
+		c.watch.unheard = 0
+	}
+	if c.asked {
+		c.due.Stop()
+		c.ask.Reset(checkInterval)
+	}
 }
 
 // request asks for a sign of life.
 func (c *check) request(ctx context.Context) {
-	if c.deaf {
+	c.asked = true
+	if c.watch.unheard >= deafAfter {
 		c.due.Reset(0)
 		return
 	}
@@ -78,7 +89,10 @@ func (c *check) unanswered(ctx context.Context) error {
 	case older(header, c.watch.header):
 		return errAnotherHistory
 	}
-	c.deaf = true
+	if c.watch.unheard < deafAfter {
+		c.watch.unheard++
+		return errSilent
+	}
 	c.ask.Reset(checkInterval)
 	return nil
 }

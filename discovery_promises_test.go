@@ -763,8 +763,8 @@ func TestThousandCycles_LeaveNothing(t *testing.T) {
 func TestPermissionRevokedAndGranted_IsToldAndOver(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)
-	withAuth(t, etcd, "reader", "/s/", clientv3.PermissionType(clientv3.PermRead))
-	root := authClient(t, etcd, "root", "root-pass")
+	enableAuth(t, etcd.Client(0), "reader", "/s/", clientv3.PermissionType(clientv3.PermRead))
+	root := plainAs(t, "root", "root-pass", etcd.Members[0].GRPCURL)
 	mustPut(t, root, "/s/1", "a")
 	c, _ := connect(t, ClientOptions{Username: "reader", Password: "reader-pass"}, etcd.endpoints()...)
 	_, events := discover(t, c, "/s/")

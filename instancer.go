@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/go-kit/kit/sd"
 	"github.com/go-kit/log"
@@ -104,27 +105,45 @@ func (s *Instancer) poll(c Client) {
 			}
 		}
 	})
-	s.worker = start(context.Background(), func(ctx context.Context) {
-		for {
-			select {
-			case <-pending:
-				s.list(c)
-			case <-ctx.Done():
-				return
-			}
-		}
-	})
+	s.worker = start(context.Background(), func(ctx context.Context) { s.relist(ctx, c, pending) })
 }
 
-// list makes what a Client lists the state.
-func (s *Instancer) list(c Client) {
-	values, err := c.GetEntries(s.prefix)
-	if err != nil {
-		s.logger.Log("prefix", s.prefix, "msg", "failed to retrieve entries", "err", err)
-		s.cache.fail(err)
-		return
+// relist lists at every signal, and after a failure until it succeeds: no
+// signal has to come for that.
+func (s *Instancer) relist(ctx context.Context, c Client, signals <-chan struct{}) {
+	var retry backoff
+	var again <-chan time.Time
+	if s.cache.State().Err != nil {
+		again = time.After(retry.next())
 	}
-	s.cache.updateStrings(values)
+	for {
+		select {
+		case <-signals:
+		case <-again:
+		case <-ctx.Done():
+			return
+		}
+		if again = nil; s.list(c) {
+			retry.reset()
+		} else {
+			again = time.After(retry.next())
+		}
+	}
+}
+
+// list makes what a Client lists the state, and reports whether it could. The
+// same failure again is not logged again.
+func (s *Instancer) list(c Client) bool {
+	values, err := c.GetEntries(s.prefix)
+	if err == nil {
+		s.cache.updateStrings(values)
+		return true
+	}
+	if last := s.cache.State().Err; last == nil || last.Error() != err.Error() {
+		s.logger.Log("prefix", s.prefix, "msg", "failed to retrieve entries", "err", err)
+	}
+	s.cache.fail(err)
+	return false
 }
 
 // Register subscribes ch, and returns when ch has taken the current state; so

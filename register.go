@@ -86,9 +86,7 @@ func (c *client) Deregister(s Service) error {
 }
 
 func (c *client) deregister(s Service) error {
-	// The deadline holds for all steps; and they are taken to their end even
-	// when the client's context ends meanwhile.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), c.timeout)
+	ctx, cancel := c.last(c.ctx)
 	defer cancel()
 	c.mu.Lock()
 	r := c.registrations[s.Key]
@@ -113,6 +111,18 @@ func (c *client) deregister(s Service) error {
 		err = errors.Join(err, c.deleteBelow(ctx, s.Key))
 	}
 	return err
+}
+
+// last returns a context for what is to be done at the end, also when the one
+// that is given has ended: for one request timeout, or as long as the clientv3
+// client is open, which goes on trying for seconds after its Close.
+func (c *client) last(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.timeout)
+	unfollow := context.AfterFunc(c.cli.Ctx(), cancel)
+	return ctx, func() {
+		unfollow()
+		cancel()
+	}
 }
 
 // deleteGuarded deletes a key if it is as the options say, or gone already. If

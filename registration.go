@@ -179,7 +179,7 @@ func (r *registration) release(ctx context.Context) {
 	if r.forsake.Load() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.client.timeout)
+	ctx, cancel := r.client.last(ctx)
 	defer cancel()
 	for _, id := range leases {
 		if err := r.client.revoke(ctx, id); err != nil {

@@ -48,6 +48,7 @@ type watch struct {
 	since    time.Time          // when the present trouble began, zero while there is none
 	attempts int                // to list that failed since then
 	failed   bool               // the subscribers know of it
+	unheard  int                // watches in a row that answered no progress request
 }
 
 // watches counts the watches of this process, which gives each its id.
