@@ -3,6 +3,7 @@ package etcdv3_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -318,6 +319,34 @@ func ExampleRegistrar_Err() {
 	// 503 Register was not called yet
 	// 200 registered
 	// 503 deregistered
+}
+
+// A guarded Deregister deletes a key only if it is as the options say.
+func ExampleDeleteOptions() {
+	etcd := startEtcd()
+	defer etcd.stop()
+
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	client, err := etcdv3.NewClient(ctx, []string{etcd.endpoint}, etcdv3.ClientOptions{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	const key = "/services/hello/10.0.0.1:8080"
+	if err := client.Register(etcdv3.Service{Key: key, Value: "http://10.0.0.1:8080"}); err != nil {
+		fmt.Println(err)
+		return
+	}
+
+	err = client.Deregister(etcdv3.Service{Key: key, DeleteOptions: &etcdv3.DeleteOptions{PrevValue: "another"}})
+	fmt.Println(errors.Is(err, etcdv3.ErrCompareFailed))
+	err = client.Deregister(etcdv3.Service{Key: key, DeleteOptions: &etcdv3.DeleteOptions{PrevValue: "http://10.0.0.1:8080"}})
+	fmt.Println(err)
+
+	// Output:
+	// true
+	// <nil>
 }
 
 // OpenTelemetry's stats handler for grpc traces and measures every request.
