@@ -53,6 +53,7 @@ func newCaller(client etcdv3.Client, prefix string) (*caller, error) {
 	}
 	c.endpointer = sd.NewEndpointer(instancer, c.factory, log.NewNopLogger())
 	balancer := lb.NewRoundRobin(c.endpointer)
+	// One call is made at a time, so every attempt of it meets another instance.
 	c.call = lb.Retry(3, time.Second, balancer)
 	instancer.Register(c.events)
 	return c, nil

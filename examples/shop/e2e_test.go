@@ -1,0 +1,337 @@
+//go:build unix
+
+// Package shop_test runs the shop: its programs, as processes, at one etcd.
+package shop_test
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net/http"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-kit/log"
+	"github.com/kitsd/etcdv3"
+	"github.com/kitsd/etcdv3/examples/shop/orders"
+	"github.com/kitsd/etcdv3/examples/shop/stock"
+)
+
+const (
+	ttl       = 3 * time.Second
+	apples    = 1_000_000
+	instances = 3 // of each service
+)
+
+// town is everything that runs.
+type town struct {
+	programs string // where they are
+	machine  string // etcd's endpoint
+	etcd     *process
+	client   etcdv3.Client
+	stock    []*stockInstance
+	orders   []*ordersInstance
+}
+
+type stockInstance struct {
+	*process
+	http, grpc string
+}
+
+type ordersInstance struct {
+	*process
+	http string
+}
+
+// TestShop_ServesEveryOrderWhileInstancesComeAndGo is the story of a bad day.
+func TestShop_ServesEveryOrderWhileInstancesComeAndGo(t *testing.T) {
+	town := newTown(t)
+	byHTTP, byGRPC, byOrders := town.discover(t, stock.HTTPPrefix), town.discover(t, stock.GRPCPrefix), town.discover(t, orders.Prefix)
+	everybodyIsReady(t, town)
+	customers := newCustomers(t, town)
+	customers.areServedByAll(t, town)
+
+	t.Log("a stock and an orders are killed, and go when their TTL is over")
+	killed := time.Now()
+	town.stock[0].kill(t)
+	town.orders[0].kill(t)
+	customers.mark()
+	customers.areServedByAll(t, town)
+	for s, address := range map[*etcdv3.Instancer]string{byHTTP: town.stock[0].http, byGRPC: town.stock[0].grpc, byOrders: town.orders[0].http} {
+		eventually(t, ttl+3*time.Second, address+" is gone", func() bool { return !has(s, address) })
+		if took := time.Since(killed); took < ttl/2 {
+			t.Errorf("%s was gone after %v: that was no TTL of %v", address, took, ttl)
+		}
+	}
+	customers.mark()
+	customers.areServedByAll(t, town)
+
+	t.Log("a stock ends, and is gone at once")
+	leaving := town.stock[1]
+	leaving.signal(t, syscall.SIGTERM)
+	for s, address := range map[*etcdv3.Instancer]string{byHTTP: leaving.http, byGRPC: leaving.grpc} {
+		eventually(t, ttl/2, address+" is gone", func() bool { return !has(s, address) })
+	}
+	leaving.waitForExit(t)
+	customers.mark()
+	customers.areServedByAll(t, town)
+
+	t.Log("it starts again")
+	town.stock[1] = town.startStock(t, leaving.http, leaving.grpc)
+	everybodyIsReady(t, town)
+	customers.mark()
+	customers.areServedByAll(t, town)
+
+	t.Log("every order was served, and was served once")
+	placed := customers.goHome(t)
+	if got, want := town.shop(t, "stock"), fmt.Sprintf("%8d  apple\n", apples-placed); got != want {
+		t.Errorf("after %d orders the stock is %q, and not %q", placed, got, want)
+	}
+	t.Logf("%d orders", placed)
+
+	readinessFollowsEtcd(t, town)
+	town.close(t)
+}
+
+// readinessFollowsEtcd stops etcd's process for longer than the TTL.
+func readinessFollowsEtcd(t *testing.T, town *town) {
+	t.Helper()
+	town.etcd.signal(t, syscall.SIGSTOP)
+	eventually(t, ttl+5*time.Second, "nobody is ready without etcd", func() bool {
+		return !slices.ContainsFunc(town.open(), ready)
+	})
+	town.etcd.signal(t, syscall.SIGCONT)
+	everybodyIsReady(t, town)
+}
+
+// newTown starts an etcd and three instances of each service.
+func newTown(t *testing.T) *town {
+	t.Helper()
+	addresses := freeAddresses(t, 1+3*instances)
+	town := &town{programs: build(t), machine: addresses[0]}
+	town.etcd = startProcess(t, filepath.Join(town.programs, "etcd"), "-listen", town.machine)
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	client, err := etcdv3.NewClient(ctx, []string{town.machine}, etcdv3.ClientOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	town.client = client
+	eventually(t, 20*time.Second, "etcd serves", func() bool {
+		_, err := client.GetEntries("/")
+		return err == nil
+	})
+	for its := range slices.Chunk(addresses[1:], 3) {
+		town.stock = append(town.stock, town.startStock(t, its[0], its[1]))
+		town.orders = append(town.orders, town.startOrders(t, its[2]))
+	}
+	return town
+}
+
+func (w *town) startStock(t *testing.T, http, grpc string) *stockInstance {
+	t.Helper()
+	p := startProcess(t, filepath.Join(w.programs, "stock"), "-etcd", w.machine, "-ttl", ttl.String(),
+		"-http", http, "-grpc", grpc, "-goods", fmt.Sprintf("apple=%d", apples))
+	return &stockInstance{process: p, http: http, grpc: grpc}
+}
+
+func (w *town) startOrders(t *testing.T, http string) *ordersInstance {
+	t.Helper()
+	p := startProcess(t, filepath.Join(w.programs, "orders"), "-etcd", w.machine, "-ttl", ttl.String(), "-http", http)
+	return &ordersInstance{process: p, http: http}
+}
+
+// shop runs the command line, and returns what it printed.
+func (w *town) shop(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(filepath.Join(w.programs, "shop"), append([]string{"-etcd", w.machine}, args...)...).CombinedOutput()
+	if err != nil {
+		t.Errorf("shop %v: %v\n%s", args, err, out)
+	}
+	return string(out)
+}
+
+// discover looks at a prefix as a caller does.
+func (w *town) discover(t *testing.T, prefix string) *etcdv3.Instancer {
+	t.Helper()
+	s, err := etcdv3.NewInstancer(w.client, prefix, log.NewNopLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	return s
+}
+
+func has(s *etcdv3.Instancer, address string) bool {
+	return slices.Contains(s.State().Instances, address)
+}
+
+// runs reports whether a process has not ended.
+func (p *process) runs() bool {
+	select {
+	case <-p.exited:
+		return false
+	default:
+		return true
+	}
+}
+
+// open returns the HTTP addresses of all instances that run.
+func (w *town) open() (addresses []string) {
+	for _, i := range w.stock {
+		if i.runs() {
+			addresses = append(addresses, i.http)
+		}
+	}
+	for _, i := range w.orders {
+		if i.runs() {
+			addresses = append(addresses, i.http)
+		}
+	}
+	return addresses
+}
+
+func everybodyIsReady(t *testing.T, town *town) {
+	t.Helper()
+	for _, address := range town.open() {
+		eventually(t, 10*time.Second, address+" is ready", func() bool { return ready(address) })
+	}
+}
+
+func ready(address string) bool {
+	response, err := http.Get("http://" + address + "/ready")
+	if err != nil {
+		return false
+	}
+	_ = response.Body.Close()
+	return response.StatusCode == http.StatusOK
+}
+
+// close ends all services, which leave nothing behind.
+func (w *town) close(t *testing.T) {
+	t.Helper()
+	var all []*process
+	for _, i := range w.stock {
+		all = append(all, i.process)
+	}
+	for _, i := range w.orders {
+		all = append(all, i.process)
+	}
+	all = slices.DeleteFunc(all, func(p *process) bool { return !p.runs() })
+	for _, p := range all {
+		p.signal(t, syscall.SIGTERM)
+	}
+	for _, p := range all {
+		p.waitForExit(t)
+	}
+	if left, err := w.client.GetEntries("/shop/"); err != nil || len(left) > 0 {
+		t.Errorf("after all have left, etcd holds %v, %v", left, err)
+	}
+}
+
+// customers place one order after the other.
+type customers struct {
+	service *orders.Client
+	cancel  context.CancelFunc
+	done    sync.WaitGroup
+
+	mu     sync.Mutex // guards all below
+	placed int
+	failed []string
+	by     map[string]int // orders since the last mark, by the instances that served them
+}
+
+func newCustomers(t *testing.T, town *town) *customers {
+	t.Helper()
+	service, err := orders.NewClient(town.client, log.NewNopLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(service.Close)
+	if printed := town.shop(t, "order", "apple", "1"); !strings.Contains(printed, fmt.Sprintf("%d left", apples-1)) {
+		t.Errorf("the first order printed %q", printed)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &customers{service: service, cancel: cancel, placed: 1, by: map[string]int{}}
+	for range 3 {
+		c.done.Go(func() { c.buy(ctx) })
+	}
+	t.Cleanup(func() {
+		cancel()
+		c.done.Wait()
+	})
+	return c
+}
+
+// buy places an order every 20 ms.
+func (c *customers) buy(ctx context.Context) {
+	for ticker := time.NewTicker(20 * time.Millisecond); ; {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			ticker.Stop()
+			return
+		}
+		c.place()
+	}
+}
+
+func (c *customers) place() {
+	confirmation, err := c.service.Place(context.Background(), stock.Order{ID: rand.Text(), Item: "apple", Count: 1})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case err != nil:
+		c.failed = append(c.failed, err.Error())
+	case confirmation.Refused != "":
+		c.failed = append(c.failed, confirmation.Refused)
+	default:
+		c.placed++
+		c.by[confirmation.By]++
+		c.by[confirmation.PlacedWith]++
+	}
+}
+
+// mark begins to count by instance anew.
+func (c *customers) mark() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.by = map[string]int{}
+}
+
+// areServedByAll waits until every instance that runs has served an order.
+func (c *customers) areServedByAll(t *testing.T, town *town) {
+	t.Helper()
+	served := func(address string) bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.by[address] > 0
+	}
+	for _, i := range town.stock {
+		if i.runs() {
+			eventually(t, 10*time.Second, "an order is served by stock "+i.grpc, func() bool { return served(i.grpc) })
+		}
+	}
+	for _, i := range town.orders {
+		if i.runs() {
+			eventually(t, 10*time.Second, "an order is placed with orders "+i.http, func() bool { return served(i.http) })
+		}
+	}
+}
+
+// goHome ends the orders, checks that none failed, and returns how many there were.
+func (c *customers) goHome(t *testing.T) int {
+	t.Helper()
+	c.cancel()
+	c.done.Wait()
+	for _, failure := range c.failed {
+		t.Errorf("an order failed: %s", failure)
+	}
+	return c.placed
+}
