@@ -187,6 +187,7 @@ func ExampleNewClient_tls() {
 func ExampleNewClient_wait() {
 	_, err := etcdv3.NewClient(context.Background(), []string{"127.0.0.1:1"}, etcdv3.ClientOptions{
 		DialTimeout: 200 * time.Millisecond,
+		//lint:ignore SA1019 grpc keeps it through all of 1.x, and NewClient honours it
 		DialOptions: []grpc.DialOption{grpc.WithBlock()},
 	})
 	fmt.Println(err)
