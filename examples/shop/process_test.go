@@ -34,6 +34,7 @@ type process struct {
 func startProcess(t *testing.T, program string, args ...string) *process {
 	t.Helper()
 	p := &process{command: exec.Command(program, args...), output: &output{}, exited: make(chan struct{})}
+	p.command.Env = append(os.Environ(), "TMPDIR="+t.TempDir()) // what is killed cannot tidy up
 	p.command.Stdout, p.command.Stderr = p.output, p.output
 	if err := p.command.Start(); err != nil {
 		t.Fatal(err)
