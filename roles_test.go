@@ -102,6 +102,38 @@ func TestOperations(t *testing.T) {
 	eventually(t, "it has left", instances(first.Value))
 }
 
+// TestOperations_HasEveryLogLine looks for all that the package logs, and all
+// that a registration and a watch give as a reason, in docs/operations.md.
+func TestOperations_HasEveryLogLine(t *testing.T) {
+	t.Parallel()
+	document, err := os.ReadFile(filepath.Join(source, "docs", "operations.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	unwrapped := strings.Join(strings.Fields(string(document)), " ")
+	found := 0
+	for _, file := range []string{"registrar.go", "registration.go", "ownership.go", "instancer.go", "watch.go", "check.go"} {
+		code, err := os.ReadFile(filepath.Join(source, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range logged.FindAllStringSubmatch(string(code), -1) {
+			found++
+			text, _, _ := strings.Cut(match[1], ";") // after which it only says what happens next
+			text, _, _ = strings.Cut(text, ": etcd")
+			if text != "the registration has ended" && !strings.Contains(unwrapped, text) {
+				t.Errorf("%s: %q is not in docs/operations.md", file, text)
+			}
+		}
+	}
+	if found < 15 {
+		t.Errorf("only %d texts found", found)
+	}
+}
+
+// logged matches the message of a log line, and a reason.
+var logged = regexp.MustCompile(`(?:"msg", |errors\.New\()"([^"]+)"`)
+
 // TestRoles_WriteAlone_RegistersButSeesNothing shows what a role without read
 // costs, as docs/operations.md says.
 func TestRoles_WriteAlone_RegistersButSeesNothing(t *testing.T) {
