@@ -72,6 +72,9 @@ func (c *cache) fail(err error) {
 func (c *cache) change(next state) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.stopped {
+		return
+	}
 	c.state = next
 	close(c.changed)
 	c.changed = make(chan struct{})

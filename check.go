@@ -9,11 +9,11 @@ import (
 
 const (
 	// checkInterval is how long a watch may be silent before it is asked for a
-	// sign of life, and checkTimeout how long that may take. With them, and two
+	// sign of life, and checkTimeout how long that may take. With them, and the
 	// attempts to list in a hurry, subscribers hear of an outage within 15 s
 	// even if no connection breaks.
 	checkInterval = 10 * time.Second
-	checkTimeout  = 1500 * time.Millisecond
+	checkTimeout  = time.Second
 
 	// firstCheck comes early, to learn whether the watch answers at all.
 	firstCheck = time.Second
@@ -70,6 +70,9 @@ func (c *check) request(ctx context.Context) {
 		return
 	}
 	c.due.Reset(checkTimeout)
+	if ctx.Err() != nil {
+		return // it would open a stream that nothing ends
+	}
 	// It blocks while clientv3 reconnects the stream. No answer is one, too.
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout/4)
 	defer cancel()
@@ -82,7 +85,7 @@ func (c *check) unanswered(ctx context.Context) error {
 	if c.heard {
 		return errSilent
 	}
-	header, err := c.watch.probe(ctx)
+	header, err := c.watch.probe(ctx, checkTimeout)
 	switch {
 	case err != nil:
 		return err

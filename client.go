@@ -83,8 +83,12 @@ type ClientOptions struct {
 	// HeaderTimeoutPerRequest bounds every request to etcd.
 	HeaderTimeoutPerRequest time.Duration
 
-	// DialOptions are passed to grpc, after this package's own: interceptors,
-	// stats handlers, or grpc.WithBlock, which makes NewClient wait.
+	// DialOptions are passed to grpc, after this package's own, and so prevail:
+	// interceptors (grpc.WithChainUnaryInterceptor and its like; the ones
+	// without Chain replace clientv3's), stats handlers, or grpc.WithBlock,
+	// which makes NewClient wait. Transport credentials among them replace
+	// those of Cert, Key and CACert. NewClient dials once more to find out
+	// whether they hold grpc.WithBlock.
 	DialOptions []grpc.DialOption
 
 	// Username and Password authenticate with etcd, if both are set. They are
@@ -246,10 +250,14 @@ func (c *client) WatchPrefix(prefix string, ch chan struct{}) {
 		case <-c.ctx.Done():
 			return
 		}
-		select {
-		case ch <- struct{}{}:
-		case <-c.ctx.Done():
-			return
+		for sent := false; !sent; {
+			select {
+			case ch <- struct{}{}:
+				sent = true
+			case <-pending: // the receiver is busy: one signal for both
+			case <-c.ctx.Done():
+				return
+			}
 		}
 	}
 }
@@ -273,7 +281,7 @@ func (c *client) LeaseID() int64 {
 
 // reason replaces an error by why the client is closed, if it is.
 func (c *client) reason(err error) error {
-	if err == nil || c.ctx.Err() == nil {
+	if c.ctx.Err() == nil || errors.Is(err, ErrCompareFailed) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", errClosed, context.Cause(c.ctx))

@@ -90,6 +90,7 @@ func TestNewClient_DoesNotWaitForEtcd(t *testing.T) {
 func TestNewClientWithBlock_WaitsForAnEndpoint(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)
+	//lint:ignore SA1019 it is what upstream's users pass
 	options := ClientOptions{DialOptions: []grpc.DialOption{grpc.WithBlock()}, DialTimeout: time.Second}
 	silent := newBridge(t, "http://"+deadEndpoint(t))
 	began := time.Now()

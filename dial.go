@@ -199,22 +199,22 @@ type tlsFiles struct{ ca, cert, key string }
 func (f tlsFiles) load() (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if (f.cert == "") != (f.key == "") {
-		return nil, errors.New("Cert and Key belong together: set both, or neither")
+		return nil, errors.New("the options Cert and Key belong together: set both, or neither")
 	}
 	if f.ca != "" {
 		pem, err := os.ReadFile(f.ca)
 		if err != nil {
-			return nil, fmt.Errorf("CACert: %w", err)
+			return nil, fmt.Errorf("option CACert: %w", err)
 		}
 		config.RootCAs = x509.NewCertPool()
 		if len(bytes.TrimSpace(pem)) == 0 || !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("CACert: %s holds no certificate in PEM form", f.ca)
+			return nil, fmt.Errorf("option CACert: %s holds no certificate in PEM form", f.ca)
 		}
 	}
 	if f.cert != "" {
 		pair, err := tls.LoadX509KeyPair(f.cert, f.key)
 		if err != nil {
-			return nil, fmt.Errorf("Cert and Key: %w", err)
+			return nil, fmt.Errorf("options Cert and Key: %w", err)
 		}
 		config.Certificates = []tls.Certificate{pair}
 	}
@@ -258,7 +258,7 @@ func probe(ctx context.Context, endpoints []member, timeout time.Duration, dialO
 		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`),
 	}, dialOptions...)
 	//lint:ignore SA1019 it is kept through all of grpc 1.x, and nothing else honours WithBlock
-	conn, err := grpc.DialContext(ctx, machines.Scheme()+":///"+endpoints[0].host, all...)
+	conn, err := grpc.DialContext(ctx, machines.Scheme()+":///etcd", all...)
 	if err != nil {
 		return fmt.Errorf("no endpoint could be reached within DialTimeout (%v): %w", timeout, err)
 	}

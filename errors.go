@@ -38,20 +38,22 @@ func tooLarge(err error) bool {
 // passes reports whether an error is one of those that etcd or the network
 // recover from, as opposed to a refusal.
 func passes(err error) bool {
-	var answer rpctypes.EtcdError
-	if errors.As(err, &answer) {
-		return answer.Code() == codes.Unavailable || errors.Is(err, rpctypes.ErrCompacted)
-	}
-	code := status.Code(err)
+	code := codeOf(err)
 	return code != codes.PermissionDenied && code != codes.Unauthenticated && code != codes.InvalidArgument
 }
 
 // transient reports whether to try the same request again at once can help:
 // the member had no leader, or the connection broke.
 func transient(err error) bool {
+	return codeOf(err) == codes.Unavailable
+}
+
+// codeOf returns the gRPC code of an error, as etcd's own errors have it or as
+// grpc does.
+func codeOf(err error) codes.Code {
 	var answer rpctypes.EtcdError
 	if errors.As(err, &answer) {
-		return answer.Code() == codes.Unavailable
+		return answer.Code()
 	}
-	return status.Code(err) == codes.Unavailable
+	return status.Code(err)
 }

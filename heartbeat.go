@@ -26,7 +26,7 @@ type heartbeat struct {
 	leases map[clientv3.LeaseID]*lease
 	queue  queue         // the same leases, the next to be looked at first
 	stream int           // counts the streams
-	wake   chan struct{} // holds one token after leases came
+	wake   chan struct{} // holds one token after leases came or changed
 }
 
 // beatStream is what heartbeat needs of a lease keep-alive stream.
@@ -85,11 +85,27 @@ func (h *heartbeat) keep(id clientv3.LeaseID, every, ttl time.Duration) <-chan b
 	h.leases[id] = l
 	heap.Push(&h.queue, l)
 	h.mu.Unlock()
+	h.hurry()
+	return l.answers
+}
+
+// change renews a lease at another heartbeat, from now on.
+func (h *heartbeat) change(id clientv3.LeaseID, every time.Duration) {
+	h.mu.Lock()
+	if l := h.leases[id]; l != nil {
+		l.every, l.next = every, time.Now()
+		heap.Fix(&h.queue, l.place)
+	}
+	h.mu.Unlock()
+	h.hurry()
+}
+
+// hurry wakes the session to look at the leases again.
+func (h *heartbeat) hurry() {
 	select {
 	case h.wake <- struct{}{}:
 	default:
 	}
-	return l.answers
 }
 
 // drop renews a lease no longer.
@@ -271,10 +287,11 @@ func (h *heartbeat) answer(resp *pb.LeaseKeepAliveResponse) {
 	}
 	l.asked, l.resumed = time.Time{}, false
 	heap.Fix(&h.queue, l.place)
-	h.mu.Unlock()
 	if now.lost {
-		h.drop(l.id)
+		heap.Remove(&h.queue, l.place)
+		delete(h.leases, l.id)
 	}
+	h.mu.Unlock()
 	select { // the newest answer replaces one that was not taken yet
 	case old := <-l.answers:
 		now.resumed = now.resumed || old.resumed

@@ -77,8 +77,8 @@ func (s *Instancer) follow(c prefixWatcher) {
 	})
 	select {
 	case <-first:
-	case <-s.worker.done:
-		s.cache.fail(errClosed)
+	case <-s.worker.done: // the client's context has ended, perhaps just now
+		once.Do(func() { s.cache.fail(errClosed) })
 	}
 }
 
@@ -95,7 +95,11 @@ func (s *Instancer) poll(c Client) {
 		watching := start(ctx, func(context.Context) { c.WatchPrefix(s.prefix, signals) })
 		for {
 			select {
-			case <-signals:
+			case _, ok := <-signals:
+				if !ok {
+					signals = nil // the Client has closed it, which is its end
+					continue
+				}
 				select {
 				case pending <- struct{}{}:
 				default:
@@ -163,6 +167,10 @@ func (s *Instancer) State() sd.Event { return s.cache.State() }
 // Stop ends the watch and all subscriptions, and returns when nothing is sent
 // any more. It may be called often. It implements sd.Instancer.
 func (s *Instancer) Stop() {
-	s.worker.stop()
 	s.cache.stop()
+	s.worker.cancel()
+	select {
+	case <-s.worker.done:
+	case <-time.After(foreignTimeout): // in a Client's GetEntries, which takes no context
+	}
 }

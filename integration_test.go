@@ -2,86 +2,71 @@ package etcdv3
 
 import (
 	"context"
-	"fmt"
+	"errors"
+	"io"
+	"strings"
 	"testing"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
+	"github.com/go-kit/kit/endpoint"
+	"github.com/go-kit/kit/sd"
+	"github.com/go-kit/kit/sd/lb"
+	"github.com/go-kit/log"
 )
 
-func TestRegisterDiscoverDeregister(t *testing.T) {
+// TestMainPath is what every program does: one client registers and discovers,
+// and calls go round the instances.
+func TestMainPath(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)
 	c, _ := etcd.connect(t)
-	_, events := discover(t, c, "/s/")
-	if got := events.last(); got.Err != nil || len(got.Instances) != 0 {
-		t.Fatalf("first event: %+v", got)
+	journal := &journal{}
+	registrars := map[string]*Registrar{}
+	for _, instance := range []string{"a", "b", "c"} {
+		registrars[instance] = NewRegistrar(c, Service{Key: "/services/foo/" + instance, Value: instance}, journal.logger())
+		registrars[instance].Register()
 	}
-	for i := range 5 {
-		if err := c.Register(Service{Key: fmt.Sprintf("/s/%d", i), Value: fmt.Sprintf("v%d", i)}); err != nil {
-			t.Fatal(err)
+	instancer, err := NewInstancer(c, "/services/foo/", log.NewNopLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer instancer.Stop()
+	factory := func(instance string) (endpoint.Endpoint, io.Closer, error) {
+		return func(context.Context, any) (any, error) { return instance, nil }, nil, nil
+	}
+	endpointer := sd.NewEndpointer(instancer, factory, log.NewNopLogger())
+	defer endpointer.Close()
+	call := lb.Retry(3, time.Second, lb.NewRoundRobin(endpointer))
+	answers := func() (all string) {
+		seen := map[string]bool{}
+		for range 6 {
+			answer, err := call(t.Context(), nil)
+			if err != nil {
+				return err.Error()
+			}
+			seen[answer.(string)] = true
 		}
+		for _, instance := range []string{"a", "b", "c"} {
+			if seen[instance] {
+				all += instance
+			}
+		}
+		return all
 	}
-	eventually(t, time.Second, "five instances", func() bool { return events.shows("v0", "v1", "v2", "v3", "v4") })
-	if err := c.Deregister(Service{Key: "/s/2"}); err != nil {
-		t.Fatal(err)
+	eventually(t, time.Second, "calls go to all", func() bool { return answers() == "abc" })
+	copied := *registrars["b"] // a copy is the same registration
+	copied.Deregister()
+	eventually(t, time.Second, "calls go to the others", func() bool { return answers() == "ac" })
+	if err := registrars["b"].Err(); !errors.Is(err, errDeregistered) {
+		t.Error(err)
 	}
-	eventually(t, time.Second, "four instances", func() bool { return events.shows("v0", "v1", "v3", "v4") })
-	leases, err := etcd.Client(0).Leases(context.Background())
-	if err != nil || len(leases.Leases) != 4 {
-		t.Fatalf("leases: %v, %v", leases, err)
+	registrars["b"].Register()
+	eventually(t, time.Second, "calls go to all again", func() bool { return answers() == "abc" })
+	for _, r := range registrars {
+		r.Deregister()
 	}
-}
-
-func TestLeaseRevoked_RegistersAgain(t *testing.T) {
-	t.Parallel()
-	etcd := newCluster(t, 1)
-	c, _ := etcd.connect(t)
-	if err := c.Register(Service{Key: "/s/1", Value: "v", TTL: NewTTLOption(time.Second, 5*time.Second)}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := etcd.Client(0).Revoke(context.Background(), clientv3.LeaseID(c.LeaseID())); err != nil {
-		t.Fatal(err)
-	}
-	took := eventually(t, 2*time.Second, "registered again", func() bool { return len(etcd.values(t, "/s/")) == 1 })
-	t.Log(took)
-}
-
-func TestKeyDeleted_PutBackAtTheNextHeartbeat(t *testing.T) {
-	t.Parallel()
-	etcd := newCluster(t, 1)
-	c, _ := etcd.connect(t)
-	if err := c.Register(Service{Key: "/s/1", Value: "v", TTL: NewTTLOption(time.Second, 5*time.Second)}); err != nil {
-		t.Fatal(err)
-	}
-	for range 3 {
-		etcd.Client(0).Delete(context.Background(), "/s/1")
-		took := eventually(t, 2*time.Second, "put back", func() bool { return len(etcd.values(t, "/s/")) == 1 })
-		t.Log(took)
-	}
-}
-
-func TestOutage(t *testing.T) {
-	t.Parallel()
-	etcd := newCluster(t, 1)
-	c, _ := etcd.connect(t)
-	_, events := discover(t, c, "/s/")
-	if err := c.Register(Service{Key: "/s/1", Value: "v", TTL: NewTTLOption(time.Second, 3*time.Second)}); err != nil {
-		t.Fatal(err)
-	}
-	etcd.Members[0].Stop(t)
-	took := eventually(t, 15*time.Second, "error", func() bool { return events.last().Err != nil })
-	t.Log("error after", took, events.last().Err)
-	time.Sleep(5 * time.Second)
-	etcd.Members[0].Restart(t)
-	etcd.Members[0].WaitStarted(t)
-	took = eventually(t, 5*time.Second, "back", func() bool { return events.last().Err == nil && len(events.last().Instances) == 1 })
-	t.Log("back after", took)
-	time.Sleep(4 * time.Second)
-	for _, e := range events.all() {
-		t.Log(e)
-	}
-	if n := len(etcd.values(t, "/s/")); n != 1 {
-		t.Fatal(n)
+	eventually(t, time.Second, "there is nobody to call", func() bool { return strings.Contains(answers(), lb.ErrNoEndpoints.Error()) })
+	if n := journal.count("action=register"); n != 4 || journal.count("action=deregister") != 4 {
+		t.Errorf("log:\n%s", journal)
 	}
 }

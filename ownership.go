@@ -80,7 +80,7 @@ func (r *registration) claim(ctx context.Context) error {
 			return err
 		}
 		if resp.Succeeded {
-			r.owned.put(resp.Header.Revision)
+			r.owned.put(resp.Header.GetRevision())
 			return nil
 		}
 		kvs := resp.Responses[0].GetResponseRange().Kvs
@@ -88,7 +88,8 @@ func (r *registration) claim(ctx context.Context) error {
 			found = 0
 			continue
 		}
-		r.judge(kvs[0], resp.Header.Revision)
+		r.owned.revision = 0 // as in checkKey
+		r.judge(kvs[0], resp.Header.GetRevision())
 		if r.owned.trouble != errKeyChanged {
 			return nil
 		}
@@ -163,6 +164,6 @@ func (r *registration) checkKey(ctx context.Context) bool {
 		kv = resp.Kvs[0]
 	}
 	r.owned.revision = 0 // this is the truth, even if revisions start over
-	r.judge(kv, resp.Header.Revision)
+	r.judge(kv, resp.Header.GetRevision())
 	return true
 }

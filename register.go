@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -19,6 +20,9 @@ func (c *client) Register(s Service) error { return c.registerObserved(c.ctx, s,
 func (c *client) registerObserved(ctx context.Context, s Service, observe func(err error, lease int64)) error {
 	if err := s.check(); err != nil {
 		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("register %q: %w", s.Key, c.reason(err))
 	}
 	req := request{ctx: ctx, service: s, observe: observe, deadline: time.Now().Add(c.timeout), reply: make(chan error, 1)}
 	for {
@@ -68,7 +72,9 @@ func (c *client) forget(r *registration) {
 		return
 	}
 	delete(c.registrations, r.key)
-	c.former[r.key] = r.left
+	if len(r.owned.leases) > 0 { // else it was never put
+		c.former[r.key] = r.left
+	}
 	if c.latest == r {
 		c.latest = nil
 	}
@@ -78,6 +84,9 @@ func (c *client) forget(r *registration) {
 func (c *client) Deregister(s Service) error {
 	if s.Key == "" {
 		return ErrNoKey
+	}
+	if s.DeleteOptions != nil && s.DeleteOptions.PrevIndex > math.MaxInt64 {
+		return fmt.Errorf("deregister %q: DeleteOptions.PrevIndex %d is no revision: they end at %d", s.Key, s.DeleteOptions.PrevIndex, int64(math.MaxInt64))
 	}
 	if err := c.deregister(s); err != nil {
 		return fmt.Errorf("deregister %q: %w", s.Key, c.reason(explain(err)))
@@ -93,24 +102,44 @@ func (c *client) deregister(s Service) error {
 	lease, ours := c.former[s.Key]
 	c.mu.Unlock()
 	if s.DeleteOptions.guarded() {
-		if err := c.deleteGuarded(ctx, s, r); err != nil {
+		if err := c.compare(ctx, s, r, ours); err != nil {
 			return err
 		}
+	}
+	var below []*registration
+	if s.DeleteOptions.recursive() {
+		below = c.endBelow(s.Key)
 	}
 	var err error
 	switch {
 	case r != nil:
-		r.worker.stop()
-		err = r.released
+		err = r.end(ctx)
 	case ours && lease != 0:
 		err = c.revoke(ctx, lease)
 	case !ours && !s.DeleteOptions.guarded():
 		_, err = c.cli.KV.Delete(ctx, s.Key)
 	}
+	for _, r := range below {
+		err = errors.Join(err, r.end(ctx))
+	}
 	if s.DeleteOptions.recursive() {
-		err = errors.Join(err, c.deleteBelow(ctx, s.Key))
+		_, failed := c.cli.KV.Delete(ctx, s.Key+"/", clientv3.WithPrefix())
+		err = errors.Join(err, failed)
 	}
 	return err
+}
+
+// endBelow begins to end what this client has registered under key + "/".
+func (c *client) endBelow(key string) (below []*registration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for other, r := range c.registrations {
+		if strings.HasPrefix(other, key+"/") {
+			r.worker.cancel()
+			below = append(below, r)
+		}
+	}
+	return below
 }
 
 // last returns a context for what is to be done at the end, also when the one
@@ -125,10 +154,12 @@ func (c *client) last(ctx context.Context) (context.Context, context.CancelFunc)
 	}
 }
 
-// deleteGuarded deletes a key if it is as the options say, or gone already. If
-// it is not, a registration that still has the key lives on; one whose key is
-// another owner's ends, so that it cannot come back.
-func (c *client) deleteGuarded(ctx context.Context, s Service, r *registration) error {
+// compare checks the guards of a Deregister, and deletes the key if they hold
+// and this client has never registered it: what it has registered is left to
+// the lease, which does not delete what another owner put. If they fail, a
+// registration that still has the key lives on, and one whose key is another
+// owner's ends, so that it cannot come back.
+func (c *client) compare(ctx context.Context, s Service, r *registration, ours bool) error {
 	guards := []clientv3.Cmp{}
 	if s.DeleteOptions.PrevValue != "" {
 		guards = append(guards, clientv3.Compare(clientv3.Value(s.Key), "=", s.DeleteOptions.PrevValue))
@@ -136,11 +167,16 @@ func (c *client) deleteGuarded(ctx context.Context, s Service, r *registration) 
 	if s.DeleteOptions.PrevIndex != 0 {
 		guards = append(guards, clientv3.Compare(clientv3.ModRevision(s.Key), "=", int64(s.DeleteOptions.PrevIndex)))
 	}
-	resp, err := c.cli.KV.Txn(ctx).If(guards...).Then(clientv3.OpDelete(s.Key)).Else(clientv3.OpGet(s.Key)).Commit()
+	get := clientv3.OpGet(s.Key)
+	then := clientv3.OpDelete(s.Key)
+	if r != nil || ours {
+		then = get
+	}
+	resp, err := c.cli.KV.Txn(ctx).If(guards...).Then(then).Else(get).Commit()
 	if err != nil {
 		if r != nil { // leave the lease, and so the key, to run out
 			r.forsake.Store(true)
-			r.worker.stop()
+			_ = r.end(ctx)
 		}
 		return err
 	}
@@ -149,32 +185,12 @@ func (c *client) deleteGuarded(ctx context.Context, s Service, r *registration) 
 	}
 	kvs := resp.Responses[0].GetResponseRange().Kvs
 	if len(kvs) == 0 {
-		return nil
+		return nil // a key that is not there is no error
 	}
 	if r != nil && kvs[0].Lease != r.lease.Load() {
-		r.worker.stop()
+		_ = r.end(ctx)
 	}
 	return fmt.Errorf("%w: the key has value %q and mod revision %d", ErrCompareFailed, kvs[0].Value, kvs[0].ModRevision)
-}
-
-// deleteBelow deletes everything under key + "/", and ends what this client
-// has registered there.
-func (c *client) deleteBelow(ctx context.Context, key string) error {
-	below := key + "/"
-	c.mu.Lock()
-	var last []*registration
-	for key, r := range c.registrations {
-		if strings.HasPrefix(key, below) {
-			last = append(last, r)
-			r.worker.cancel()
-		}
-	}
-	c.mu.Unlock()
-	for _, r := range last {
-		r.worker.stop()
-	}
-	_, err := c.cli.KV.Delete(ctx, below, clientv3.WithPrefix())
-	return err
 }
 
 // put is one write of a key under a lease, and returns its revision. Unlike
@@ -184,7 +200,7 @@ func (c *client) put(ctx context.Context, s Service, lease clientv3.LeaseID) (re
 	for {
 		resp, err := c.cli.KV.Put(ctx, s.Key, s.Value, clientv3.WithLease(lease))
 		if err == nil {
-			return resp.Header.Revision, nil
+			return resp.Header.GetRevision(), nil
 		}
 		if !transient(err) || !sleep(ctx, backoffFirst) {
 			return 0, err

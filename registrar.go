@@ -23,7 +23,7 @@ type Registrar struct {
 // attempt is what the copies of a Registrar share.
 type attempt struct {
 	mu    sync.Mutex // guards all below
-	tries *worker    // of the last Register: it ends when one succeeds
+	tries *worker    // of the last Register: it ends when one succeeds; nil after Deregister
 	err   error      // why the service is not registered
 }
 
@@ -99,7 +99,16 @@ func (r *Registrar) Deregister() {
 	} else {
 		r.logger.Log("action", "deregister")
 	}
-	r.set(errDeregistered)
+	if !errors.Is(err, ErrCompareFailed) {
+		r.set(errDeregistered)
+	}
+}
+
+// unwanted reports whether Deregister was called after the last Register.
+func (r *Registrar) unwanted() bool {
+	r.attempt.mu.Lock()
+	defer r.attempt.mu.Unlock()
+	return r.attempt.tries == nil
 }
 
 // Err returns nil while the service is registered, else why it is not: what a
@@ -137,7 +146,7 @@ func (r *Registrar) try(ctx context.Context, first chan struct{}) {
 		err := r.register(ctx)
 		switch {
 		case ctx.Err() != nil:
-			if err == nil { // too late: somebody has called Deregister meanwhile
+			if err == nil && r.unwanted() { // too late: Deregister was called meanwhile
 				_ = r.client.Deregister(r.service)
 			}
 			return
@@ -177,7 +186,7 @@ func (r *Registrar) observe(err error, lease int64) {
 	if err != nil {
 		// One line a loss: a key that goes away and a lease that turns out to
 		// be lost are one. That another owner came is another.
-		if before == nil || err == errKeyTaken {
+		if isLoss(err) && (before == nil || err == errKeyTaken) {
 			r.logger.Log("msg", "registration lost", "err", err)
 		}
 		return

@@ -69,8 +69,18 @@ func isLoss(err error) bool {
 	return false
 }
 
-// errEnded says that a registration ended before it took a request.
-var errEnded = errors.New("the registration has ended")
+// Why a key is not registered any more by who asked for it.
+var (
+	errReleased = errors.New("deregistered, or the client's context has ended")
+	errReplaced = errors.New("another Registrar of the same client has registered the key")
+)
+
+var (
+	// errEnded says that a registration ended before it took a request.
+	errEnded = errors.New("the registration has ended")
+	// errOvertaken says that it ended while it served one.
+	errOvertaken = errors.New("deregistered meanwhile")
+)
 
 // errLeaseLost and errUnconfirmed are why a key is not registered.
 var (
@@ -108,15 +118,18 @@ func (r *registration) register(req request) error {
 	return <-req.reply // run answers every request that it takes, by its deadline
 }
 
-// begin serves the call of Register that the registration begins with. If it
-// fails, its caller hears the error when nothing is left behind.
+// begin serves the call of Register that the registration begins with. If that
+// fails, the registration ends, and with it what could not be given back yet.
 func (r *registration) begin(ctx context.Context) bool {
+	gone := time.NewTimer(r.client.timeout) // the caller may have given up by itself
+	defer gone.Stop()
 	select {
 	case req := <-r.requests:
 		return r.serve(ctx, req)
+	case <-gone.C:
 	case <-ctx.Done():
-		return false
 	}
+	return false
 }
 
 // hold lives with the key registered, until its lease is lost or ctx ends.
@@ -135,6 +148,7 @@ func (r *registration) hold(ctx context.Context) {
 			r.keyChanged(resp, ok)
 		case req := <-r.requests:
 			r.serve(ctx, req)
+			r.silence.Reset(r.tenure.ttl)
 		case <-r.silence.C:
 			r.tell(errUnconfirmed)
 		case <-ctx.Done():
@@ -171,6 +185,8 @@ func (r *registration) acquire(ctx context.Context) bool {
 func (r *registration) release(ctx context.Context) {
 	r.unwatchKey()
 	r.silence.Stop()
+	r.tell(errReleased)
+	defer r.lease.Store(0)
 	leases := r.orphans
 	if r.tenure != nil {
 		leases = append(leases, r.tenure.id)
@@ -185,6 +201,18 @@ func (r *registration) release(ctx context.Context) {
 		if err := r.client.revoke(ctx, id); err != nil {
 			r.released, r.left = err, id
 		}
+	}
+}
+
+// end ends the registration, and returns what its release came to, or that ctx
+// ended before: then the release goes on for no longer than its own timeout.
+func (r *registration) end(ctx context.Context) error {
+	r.worker.cancel()
+	select {
+	case <-r.worker.done:
+		return r.released
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -217,12 +245,13 @@ func (r *registration) set(ctx context.Context, req request) error {
 		r.giveBack(ctx, r.tenure)
 	}
 	if t.every != every {
-		r.client.heartbeat.drop(t.id)
-		t.every, t.beats = every, r.client.heartbeat.keep(t.id, every, t.ttl)
+		t.every = every
+		r.client.heartbeat.change(t.id, every)
 	}
 	r.tenure, r.service = t, req.service
 	r.lease.Store(int64(t.id))
 	if req.observe != nil {
+		r.tell(errReplaced)
 		r.observe = req.observe
 	}
 	r.owned.put(revision)
@@ -234,10 +263,17 @@ func (r *registration) set(ctx context.Context, req request) error {
 // serve serves a call of Register, and reports whether it succeeded. If not,
 // what was registered before stays.
 func (r *registration) serve(ctx context.Context, req request) bool {
-	ctx, cancel := context.WithDeadline(ctx, req.deadline)
+	if ctx.Err() != nil {
+		req.reply <- errEnded
+		return false
+	}
+	bounded, cancel := context.WithDeadline(ctx, req.deadline)
 	defer cancel()
 	defer context.AfterFunc(req.ctx, cancel)()
-	err := r.set(ctx, req)
+	err := r.set(bounded, req)
+	if err != nil && ctx.Err() != nil {
+		err = errOvertaken
+	}
 	req.reply <- err
 	return err == nil
 }
@@ -300,7 +336,7 @@ func (r *registration) lost() {
 func (r *registration) grant(ctx context.Context, every time.Duration, ttl int64) (*tenure, error) {
 	resp, err := r.client.cli.Lease.Grant(ctx, ttl)
 	if err != nil {
-		return nil, fmt.Errorf("grant a lease of %d s: %w", ttl, explain(err))
+		return nil, fmt.Errorf("grant a lease of %d s: %w", ttl, err)
 	}
 	t := &tenure{id: resp.ID, asked: ttl, ttl: time.Duration(resp.TTL) * time.Second, every: every}
 	t.beats = r.client.heartbeat.keep(t.id, every, t.ttl)

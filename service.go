@@ -2,7 +2,6 @@ package etcdv3
 
 import (
 	"errors"
-	"fmt"
 	"math"
 	"time"
 )
@@ -124,8 +123,6 @@ func (s Service) check() error {
 		return ErrNoKey
 	case s.Value == "":
 		return ErrNoValue
-	case s.DeleteOptions != nil && s.DeleteOptions.PrevIndex > math.MaxInt64:
-		return fmt.Errorf("DeleteOptions.PrevIndex %d is no revision: etcd's revisions end at %d", s.DeleteOptions.PrevIndex, int64(math.MaxInt64))
 	}
 	return nil
 }

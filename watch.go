@@ -19,10 +19,19 @@ const (
 	// pageSize is how many keys one range request lists at most.
 	pageSize = 10_000
 
-	// hurriedTimeout bounds an attempt to list when etcd has given no sign of
-	// life for longer than the grace. Two of them, which go to two members if
-	// there are as many, fit before the subscribers hear within 15 s.
-	hurriedTimeout = time.Second
+	// When etcd has given no sign of life for longer than the grace, there are
+	// hurriedAttempts to list, each within hurriedTimeout, and then probes:
+	// they go to one member after the other, and one that answers is enough to
+	// know that etcd is within reach. All of them fit into the 15 s in which
+	// subscribers hear if it is not.
+	hurriedTimeout  = 900 * time.Millisecond
+	hurriedAttempts = 2
+	probes          = 5
+	probeTimeout    = 300 * time.Millisecond
+
+	// patientAttempts to list may fail while probes succeed, before the
+	// subscribers hear of that.
+	patientAttempts = 6
 
 	// grace is how long trouble may last before subscribers hear of it: a
 	// broken connection or an election that is over sooner cost them nothing.
@@ -43,6 +52,7 @@ type watch struct {
 	// All below belongs to the goroutine of run.
 	id       string             // makes the stream of this watch its own
 	entries  *entries           // what etcd holds, as far as is known
+	listed   int64              // the revision of the list
 	header   *pb.ResponseHeader // of the last answer: where in etcd's history that was
 	alive    time.Time          // when etcd last gave a sign of life
 	since    time.Time          // when the present trouble began, zero while there is none
@@ -72,7 +82,11 @@ func (w *watch) run(ctx context.Context) {
 			retry.reset()
 		}
 		w.interrupted(ctx, err)
-		retry.wait(ctx)
+		if w.hurries() {
+			sleep(ctx, backoffFirst)
+		} else {
+			retry.wait(ctx)
+		}
 	}
 }
 
@@ -94,7 +108,7 @@ func (w *watch) list(ctx context.Context) error {
 	}
 	all.sort()
 	news := w.entries == nil || w.failed || !maps.Equal(w.entries.values, all.values)
-	w.entries, w.header, w.failed = all, header, false
+	w.entries, w.header, w.listed, w.failed = all, header, header.GetRevision(), false
 	if news {
 		w.update(all.sorted)
 	}
@@ -103,16 +117,16 @@ func (w *watch) list(ctx context.Context) error {
 
 // listPages lists a prefix at one revision, and returns the header that holds it.
 func listPages(prefix string, get func(key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error), use func(*clientv3.GetResponse)) (*pb.ResponseHeader, error) {
-	var header *pb.ResponseHeader
+	header := (*pb.ResponseHeader)(nil)
 	opts := []clientv3.OpOption{clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefix)), clientv3.WithLimit(pageSize)}
 	for from := firstKey(prefix); ; {
 		page, err := get(from, opts...)
 		if err != nil {
 			return nil, fmt.Errorf("list prefix %q: %w", prefix, explain(err))
 		}
-		if header == nil {
+		if len(opts) == 2 {
 			header = page.Header
-			opts = append(opts, clientv3.WithRev(header.Revision))
+			opts = append(opts, clientv3.WithRev(header.GetRevision()))
 		}
 		use(page)
 		if !page.More || len(page.Kvs) == 0 {
@@ -126,7 +140,7 @@ func listPages(prefix string, get func(key string, opts ...clientv3.OpOption) (*
 // are to hear soon of an outage that was found late, it is in a hurry.
 func (w *watch) get(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
 	timeout := w.timeout
-	if !w.failed && w.lasts() {
+	if w.hurries() && w.attempts < hurriedAttempts {
 		timeout = min(timeout, hurriedTimeout)
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
@@ -138,13 +152,16 @@ func (w *watch) get(ctx context.Context, key string, opts ...clientv3.OpOption) 
 	return resp, err
 }
 
-// follow applies the changes after the list, and returns why that ended.
+// follow applies the changes after the list, and returns why that ended. It
+// watches from the revision of the list, not from the next: a watch that is
+// ahead of the store answers no progress request (server/storage/mvcc,
+// progressIfSync), and the next change may be far away.
 func (w *watch) follow(ctx context.Context, lost <-chan struct{}) error {
 	watcher := newWatcher(w.cli)
 	defer watcher.close()
 	ctx, cancel := context.WithCancel(w.metadata(ctx))
 	defer cancel()
-	changes, ok := watcher.open(ctx, w.openTimeout(), w.prefix, clientv3.WithPrefix(), clientv3.WithRev(w.header.Revision+1))
+	changes, ok := watcher.open(ctx, w.openTimeout(), w.prefix, clientv3.WithPrefix(), clientv3.WithRev(w.header.GetRevision()))
 	if !ok {
 		w.attempts++
 		return errNotOpened
@@ -159,7 +176,7 @@ func (w *watch) follow(ctx context.Context, lost <-chan struct{}) error {
 			if err := ended(resp, ok); err != nil {
 				return fmt.Errorf("watch prefix %q: %w", w.prefix, err)
 			}
-			if older(resp.Header, w.header) {
+			if resp.IsProgressNotify() && older(resp.Header, w.header) {
 				return errAnotherHistory
 			}
 			check.answered(resp)
@@ -189,8 +206,8 @@ var (
 
 // probe is the cheapest read that tells where in its history etcd is, and that
 // it can be read from: one key, which is not there as a rule.
-func (w *watch) probe(ctx context.Context) (*pb.ResponseHeader, error) {
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+func (w *watch) probe(ctx context.Context, timeout time.Duration) (*pb.ResponseHeader, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	resp, err := w.get(ctx, firstKey(w.prefix), clientv3.WithCountOnly())
 	if err != nil {
@@ -246,7 +263,12 @@ func older(now, known *pb.ResponseHeader) bool {
 // apply makes one response, which may hold many events of several revisions,
 // into one new set.
 func (w *watch) apply(resp clientv3.WatchResponse) {
+	changed := false
 	for _, event := range resp.Events {
+		if event.Kv.ModRevision <= w.listed {
+			continue
+		}
+		changed = true
 		if event.Type == clientv3.EventTypeDelete {
 			w.entries.delete(event.Kv.Key)
 		} else {
@@ -256,7 +278,7 @@ func (w *watch) apply(resp clientv3.WatchResponse) {
 	if resp.Header.GetClusterId() != 0 {
 		w.header = resp.Header
 	}
-	if len(resp.Events) > 0 {
+	if changed {
 		w.update(w.entries.sorted)
 	}
 }
@@ -270,24 +292,40 @@ func (w *watch) interrupted(ctx context.Context, err error) {
 	w.logger.Log("prefix", w.prefix, "msg", "watch interrupted", "err", err)
 }
 
-// report tells the subscribers that the prefix cannot be listed: once the
-// trouble has lasted for longer than the grace, and a second attempt had the
-// chance to reach another member; at once when it is trouble that does not
-// pass by itself, or when they know nothing yet.
+// report tells the subscribers that the prefix cannot be listed: once etcd is
+// out of reach; at once when it is trouble that does not pass by itself, or
+// when they know nothing yet.
 func (w *watch) report(ctx context.Context, err error) {
 	w.attempts++
 	if ctx.Err() != nil || w.failed {
 		return
 	}
-	if passes(err) && w.entries != nil && (!w.lasts() || w.attempts < 2) {
+	if passes(err) && w.entries != nil && !w.outOfReach(ctx) {
 		return
 	}
 	w.failed = true
 	w.fail(err)
 }
 
-// lasts reports whether there has been trouble for longer than the grace.
-func (w *watch) lasts() bool { return !w.since.IsZero() && time.Since(w.since) >= grace }
+// outOfReach reports whether the trouble is to be told: it lasts, and no member
+// answers, or none can be listed.
+func (w *watch) outOfReach(ctx context.Context) bool {
+	if !w.hurries() || w.attempts < hurriedAttempts {
+		return false
+	}
+	for range probes {
+		if _, err := w.probe(ctx, probeTimeout); err == nil {
+			return w.attempts >= patientAttempts
+		}
+	}
+	return true
+}
+
+// hurries reports whether there has been trouble for longer than the grace
+// that the subscribers have not heard of.
+func (w *watch) hurries() bool {
+	return !w.failed && !w.since.IsZero() && time.Since(w.since) >= grace
+}
 
 // resumed notes that the watch stands.
 func (w *watch) resumed() {
