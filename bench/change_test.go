@@ -37,9 +37,11 @@ func change(b *testing.B, v discovery, n int) {
 	}
 	var latencies []time.Duration
 	before, answers, cpu := counts(b, etcd(b).Member), etcd(b).answers.n.Load(), measure.CPU()
+	end := profiled(b)
 	for b.Loop() {
 		latencies = append(latencies, changeOne(b, s, prefix, random.IntN(n)))
 	}
+	end()
 	cpu = measure.CPU() - cpu
 	done := counts(b, etcd(b).Member).Since(before)
 	changes := float64(len(latencies))

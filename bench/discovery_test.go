@@ -23,7 +23,7 @@ type discovery interface {
 	connect(tb testing.TB, endpoints ...string) (follow func(prefix string) followed)
 }
 
-var discoveries = []discovery{bareDiscovery{}, upstreamDiscovery{}, thisDiscovery{}}
+var discoveries = []discovery{bareDiscovery{}, thisDiscovery{}, upstreamDiscovery{}}
 
 // followed is a prefix that is being followed.
 type followed interface {
@@ -35,6 +35,7 @@ type followed interface {
 type subscription interface {
 	// next waits for the next event, the state at first, and returns the set.
 	next() view
+	forget() // drops the last event
 	end()
 }
 
@@ -158,6 +159,8 @@ func (s *bareSubscription) next() view {
 	return s
 }
 
+func (s *bareSubscription) forget() {}
+
 func (s *bareSubscription) end() {
 	s.cancel()
 	<-s.done
@@ -244,6 +247,8 @@ func (s *kitSubscription) next() view {
 	s.last = <-s.ch
 	return instances(s.last.Instances)
 }
+
+func (s *kitSubscription) forget() { s.last = sd.Event{} }
 
 // end takes what may still be sent: upstream's Instancer sends with its lock
 // held, and so would block for ever.

@@ -3,21 +3,16 @@ package bench
 import (
 	"context"
 	"fmt"
-	"net"
 	"slices"
 	"testing"
 	"time"
-
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/go-kit/kit/sd"
 	"github.com/go-kit/log"
 	"github.com/kitsd/etcdv3"
 	"github.com/kitsd/etcdv3/bench/internal/member"
+	"github.com/kitsd/etcdv3/bench/internal/proxy"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.etcd.io/etcd/server/v3/proxy/grpcproxy"
-	"go.uber.org/zap"
-	"google.golang.org/grpc"
 )
 
 // proxied is a member, and etcd's gRPC proxy in front of it.
@@ -27,8 +22,7 @@ type proxied struct {
 	endpoint string           // of the proxy
 }
 
-// startProxy serves etcd's gRPC proxy, put together as `etcd grpc-proxy` does,
-// on a port of its own.
+// startProxy starts both.
 func startProxy(t *testing.T) *proxied {
 	t.Helper()
 	members, err := member.Start(1, member.Options{NoFsync: true})
@@ -36,29 +30,12 @@ func startProxy(t *testing.T) *proxied {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { member.Stop(members) })
-	ctx, cancel := context.WithCancel(context.Background())
-	through := bareClient(t, members[0].Endpoint)
-	kv, _ := grpcproxy.NewKvProxy(through)
-	watch, _ := grpcproxy.NewWatchProxy(ctx, zap.NewNop(), through)
-	lease, _ := grpcproxy.NewLeaseProxy(ctx, through)
-	cluster, _ := grpcproxy.NewClusterProxy(zap.NewNop(), through, "", "")
-	proxy := grpc.NewServer()
-	pb.RegisterKVServer(proxy, kv)
-	pb.RegisterWatchServer(proxy, watch)
-	pb.RegisterLeaseServer(proxy, lease)
-	pb.RegisterClusterServer(proxy, cluster)
-	pb.RegisterMaintenanceServer(proxy, grpcproxy.NewMaintenanceProxy(through))
-	pb.RegisterAuthServer(proxy, grpcproxy.NewAuthProxy(through))
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	endpoint, stop, err := proxy.Serve(bareClient(t, members[0].Endpoint))
 	if err != nil {
 		t.Fatal(err)
 	}
-	go proxy.Serve(listener)
-	t.Cleanup(func() {
-		cancel()
-		proxy.Stop()
-	})
-	return &proxied{Member: members[0], direct: bareClient(t, members[0].Endpoint), endpoint: listener.Addr().String()}
+	t.Cleanup(stop)
+	return &proxied{Member: members[0], direct: bareClient(t, members[0].Endpoint), endpoint: endpoint}
 }
 
 // client returns a Client of the library that knows the proxy only.

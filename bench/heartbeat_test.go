@@ -44,9 +44,11 @@ func BenchmarkHeartbeats(b *testing.B) {
 		held := measure.Held().Since(before)
 		stand := settledWatchers(b) - watches
 		from, cpu, began := counts(b, etcd(b).Member), measure.CPU(), time.Now()
+		end := profiled(b)
 		for b.Loop() {
 			time.Sleep(*window)
 		}
+		end()
 		cpu, took := measure.CPU()-cpu, time.Since(began)
 		now := counts(b, etcd(b).Member)
 		beats := now.Since(from).Messages("LeaseKeepAlive")
@@ -103,9 +105,11 @@ func BenchmarkHeartbeatAccuracy(b *testing.B) {
 			c.register(b, fmt.Sprintf("/accuracy/%04d", i), "v")
 			beats.expect(c.client.LeaseID(), every)
 		}
+		end := profiled(b)
 		for b.Loop() {
 			time.Sleep(*window)
 		}
+		end()
 		cancel()
 		off := beats.deviations()
 		b.ReportMetric(100*measure.Quantile(off, 0.5), "p50-off-%")

@@ -19,9 +19,10 @@ import (
 )
 
 var (
-	fsync  = flag.Bool("fsync", false, "let etcd wait for the disk")
-	attach = flag.String("etcd", "", "the address of a member to use, that member.Start of another process began")
-	window = flag.Duration("window", 10*time.Second, "for how long heartbeats and idle connections are measured")
+	fsync   = flag.Bool("fsync", false, "let etcd wait for the disk")
+	attach  = flag.String("etcd", "", "the address of a member to use, that member.Start of another process began")
+	profile = flag.String("profile", "", "the file for a processor profile of the loop of one sub-benchmark")
+	window  = flag.Duration("window", 10*time.Second, "for how long heartbeats and idle connections are measured")
 )
 
 func TestMain(m *testing.M) {
@@ -119,15 +120,33 @@ func nextVersion() string { return fmt.Sprintf("%08x-%06d", process, versions.Ad
 // to the same server.
 var process = uint32(time.Now().UnixNano() >> 20)
 
-// each runs a sub-benchmark for each variant that can do the work. A processor
-// profile tells them apart by the label "work".
+// each runs a sub-benchmark for each variant that can do the work.
 func each[V interface{ name() string }](b *testing.B, variants []V, run func(*testing.B, V)) {
 	for _, v := range variants {
 		b.Run(v.name(), func(b *testing.B) {
 			etcd(b)
 			runtime.GC()
-			pprof.Do(context.Background(), pprof.Labels("work", b.Name()), func(context.Context) { run(b, v) })
+			run(b, v)
 		})
+	}
+}
+
+// profiled begins a processor profile of what is measured, and of nothing
+// around it, if -profile says so. What it returns ends it.
+func profiled(b *testing.B) (end func()) {
+	if *profile == "" {
+		return func() {}
+	}
+	file, err := os.Create(*profile)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := pprof.StartCPUProfile(file); err != nil {
+		b.Fatal(err)
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		_ = file.Close()
 	}
 }
 

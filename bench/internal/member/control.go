@@ -6,9 +6,9 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
 
+	"github.com/kitsd/etcdv3/bench/internal/measure"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -34,9 +34,11 @@ func newControl(direct *clientv3.Client) http.Handler {
 		return err
 	})
 	mux.HandleFunc("/cpu", func(w http.ResponseWriter, _ *http.Request) {
-		var use syscall.Rusage
-		_ = syscall.Getrusage(syscall.RUSAGE_SELF, &use)
-		fmt.Fprint(w, use.Utime.Nano()+use.Stime.Nano())
+		fmt.Fprint(w, int64(measure.CPU()))
+	})
+	mux.HandleFunc("/memory", func(w http.ResponseWriter, _ *http.Request) {
+		held := measure.Held()
+		fmt.Fprint(w, held.Heap+held.Stack)
 	})
 	return mux
 }

@@ -88,7 +88,3 @@ func (c Counts) method(metric, method string) float64 {
 // Watchers is how many watches stand, WatchStreams how many streams they are on.
 func (c Counts) Watchers() float64     { return c.Sum("etcd_debugging_mvcc_watcher_total") }
 func (c Counts) WatchStreams() float64 { return c.Sum("etcd_debugging_mvcc_watch_stream_total") }
-
-// Heap is the bytes of the server's heap, Resident those of its process.
-func (c Counts) Heap() float64     { return c.Sum("go_memstats_heap_inuse_bytes") }
-func (c Counts) Resident() float64 { return c.Sum("process_resident_memory_bytes") }

@@ -184,6 +184,15 @@ func (m *Member) CPU() (time.Duration, error) {
 	return time.Duration(n), err
 }
 
+// Memory is the bytes of its heap and stacks that are in use, without garbage.
+func (m *Member) Memory() (float64, error) {
+	said, err := m.do("/memory", nil)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseFloat(said, 64)
+}
+
 func (m *Member) do(path string, values url.Values) (string, error) {
 	return get("http://" + m.control + path + "?" + values.Encode())
 }

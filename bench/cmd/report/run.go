@@ -1,0 +1,125 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/kitsd/etcdv3/bench/internal/fleet"
+	"github.com/kitsd/etcdv3/bench/internal/member"
+)
+
+// runner runs the benchmarks, all against one server.
+type runner struct {
+	dir     string
+	tests   string // the test binary
+	members []*member.Member
+	output  bytes.Buffer // of the benchmarks, but for those that are profiled
+}
+
+func newRunner(dir string) (*runner, error) {
+	r := &runner{dir: dir, tests: filepath.Join(dir, "bench.test")}
+	if _, err := output("go", "test", "-c", "-o", r.tests, "."); err != nil {
+		return nil, err
+	}
+	var err error
+	r.members, err = member.Start(1, member.Options{NoFsync: true})
+	return r, err
+}
+
+func (r *runner) stop() { member.Stop(r.members) }
+
+// all runs everything.
+func (r *runner) all(rounds int) (results results, costs []cost, small, full fleet.Result, err error) {
+	if results, err = r.benchmarks(rounds); err != nil {
+		return
+	}
+	if costs, err = r.profiles(); err != nil {
+		return
+	}
+	small, full, err = r.simulations()
+	return
+}
+
+// upstreamRounds are enough for upstream: it takes long, and the differences
+// are not a matter of some percent.
+const upstreamRounds = 3
+
+// benchmarks runs the short benchmarks in rounds, so that the variants take
+// turns and each meets the same noise, and the long ones once.
+func (r *runner) benchmarks(rounds int) (results, error) {
+	all := results{}
+	for round := range rounds {
+		variants := "bare|this"
+		if round < upstreamRounds {
+			variants += "|upstream"
+		}
+		if err := r.bench(all, round, "^BenchmarkChange$/^instances=/^("+variants+")$", "-test.benchtime=0.25s"); err != nil {
+			return nil, err
+		}
+		if err := r.bench(all, round, "^(BenchmarkBurst|BenchmarkFirstSet|BenchmarkRegister)$/^("+variants+")$", "-test.benchtime=0.6s"); err != nil {
+			return nil, err
+		}
+	}
+	for round, long := range []string{
+		"^(BenchmarkHeartbeats|BenchmarkSubscribers)$", "^(BenchmarkHeartbeats|BenchmarkSubscribers)$",
+		"^(BenchmarkHeartbeatAccuracy|BenchmarkAuthentication|BenchmarkIdle)$",
+	} {
+		if err := r.bench(all, round, long, "-test.benchtime=0.5s", "-window=8s"); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// bench runs some benchmarks, and adds what they report.
+func (r *runner) bench(to results, round int, which string, args ...string) error {
+	fmt.Fprintf(os.Stderr, "round %d of %s\n", round+1, which)
+	out, err := r.test(which, args...)
+	r.output.WriteString(out)
+	to.add(round, out)
+	return err
+}
+
+func (r *runner) test(which string, args ...string) (string, error) {
+	args = append([]string{"-test.run=^$", "-test.bench=" + which, "-etcd=" + r.members[0].Address()}, args...)
+	return output(r.tests, args...)
+}
+
+// simulations runs the fleet at a quarter of its size, which the model takes
+// its constants from, and at full size, which it is checked against.
+func (r *runner) simulations() (small, full fleet.Result, err error) {
+	program := filepath.Join(r.dir, "simulate")
+	if _, err := output("go", "build", "-o", program, "./cmd/simulate"); err != nil {
+		return small, full, err
+	}
+	if small, err = simulate(program, "-services=5", "-instances=500", "-watchers=125", "-fan=0", "-window=8s"); err != nil {
+		return small, full, err
+	}
+	full, err = simulate(program, "-services=20", "-instances=2000", "-watchers=500", "-fan=100", "-window=8s")
+	return small, full, err
+}
+
+func simulate(program string, args ...string) (r fleet.Result, err error) {
+	fmt.Fprintln(os.Stderr, "simulate", strings.Join(args, " "))
+	out, err := output(program, args...)
+	if err != nil {
+		return r, err
+	}
+	return r, json.Unmarshal([]byte(out), &r)
+}
+
+// output runs a program, and returns what it prints.
+func output(name string, args ...string) (string, error) {
+	var out, problems bytes.Buffer
+	cmd := exec.Command(name, args...)
+	cmd.Stdout, cmd.Stderr = &out, &problems
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("%s %s: %w\n%s%s", name, strings.Join(args, " "), err, out.String(), problems.String())
+	}
+	return out.String(), nil
+}
