@@ -37,7 +37,7 @@ type check struct {
 // deafAfter is how many watches in a row have to leave progress requests
 // unanswered, although etcd is well, until it is no longer held to be their
 // link that is dead: they go to different members, if there are some.
-const deafAfter = 3
+const deafAfter = 2
 
 func newCheck(w *watch, on *watcher) *check {
 	c := &check{watch: w, on: on, ask: time.NewTimer(firstCheck), due: time.NewTimer(checkTimeout)}

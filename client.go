@@ -128,6 +128,9 @@ var (
 // connected, or an error when none was within DialTimeout. Options that cannot
 // work are an error at once that names the field.
 //
+// What clientv3 itself logs, to stderr, is discarded unless the environment
+// variable ETCD_CLIENT_DEBUG is set, to a level as "warn".
+//
 // When ctx ends, everything that the client registered is deregistered within
 // the request timeout, and its connections are closed. That is the only way to
 // close a client.
@@ -135,11 +138,12 @@ func NewClient(ctx context.Context, machines []string, options ClientOptions) (C
 	if ctx == nil {
 		ctx = context.Background()
 	}
-	cli, err := dial(ctx, machines, options)
+	link := newLink()
+	cli, err := dial(ctx, machines, options, link)
 	if err != nil {
 		return nil, err
 	}
-	return newClient(ctx, cli, true, options), nil
+	return newClient(ctx, cli, link, true, options), nil
 }
 
 // NewClientFrom returns a Client on a clientv3 client that the caller has
@@ -160,12 +164,12 @@ func NewClientFrom(ctx context.Context, cli *clientv3.Client, options ClientOpti
 	if ctx == nil {
 		ctx = context.Background()
 	}
-	return newClient(ctx, cli, false, options), nil
+	return newClient(ctx, cli, newLink(), false, options), nil
 }
 
-func newClient(ctx context.Context, cli *clientv3.Client, owned bool, options ClientOptions) *client {
+func newClient(ctx context.Context, cli *clientv3.Client, link *link, owned bool, options ClientOptions) *client {
 	c := &client{
-		cli: cli, owned: owned, timeout: orDefault(options.HeaderTimeoutPerRequest), link: newLink(),
+		cli: cli, owned: owned, timeout: orDefault(options.HeaderTimeoutPerRequest), link: link,
 		registrations: map[string]*registration{}, former: map[string]clientv3.LeaseID{},
 	}
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
@@ -210,7 +214,7 @@ func (c *client) close() {
 // GetEntries implements Client.
 func (c *client) GetEntries(prefix string) ([]string, error) {
 	values := []string{}
-	_, err := listPages(prefix, func(key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	_, err := listPages(c.link, prefix, func(key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
 		ctx, cancel := context.WithTimeout(c.ctx, c.timeout)
 		defer cancel()
 		return c.cli.KV.Get(ctx, key, opts...)

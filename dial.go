@@ -15,6 +15,7 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	grpcbackoff "google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
@@ -43,7 +44,7 @@ const (
 
 // dial returns a clientv3 client for the options. It does not wait for etcd,
 // unless the dial options hold grpc.WithBlock.
-func dial(ctx context.Context, machines []string, options ClientOptions) (*clientv3.Client, error) {
+func dial(ctx context.Context, machines []string, options ClientOptions, link *link) (*clientv3.Client, error) {
 	endpoints, err := parseEndpoints(machines)
 	if err != nil {
 		return nil, err
@@ -58,6 +59,7 @@ func dial(ctx context.Context, machines []string, options ClientOptions) (*clien
 			Backoff:           grpcbackoff.Config{BaseDelay: backoffFirst, Multiplier: 1.6, Jitter: 0.2, MaxDelay: reconnectMax},
 			MinConnectTimeout: connectTimeout,
 		}),
+		grpc.WithChainUnaryInterceptor(link.note),
 	}, options.DialOptions...)
 	if len(options.DialOptions) > 0 {
 		if err := probe(ctx, endpoints, orDefault(options.DialTimeout), dialOptions); err != nil {
@@ -79,6 +81,11 @@ func newClientv3(ctx context.Context, endpoints []member, options ClientOptions,
 		DialKeepAliveTime:    orDefault(options.DialKeepAlive),
 		DialKeepAliveTimeout: keepAliveTimeout,
 		DialOptions:          dialOptions,
+	}
+	if os.Getenv("ETCD_CLIENT_DEBUG") == "" {
+		// clientv3 writes a line for every attempt that fails, to stderr. A
+		// change of state is told once, to the loggers of this package.
+		config.Logger = zap.NewNop()
 	}
 	for _, e := range endpoints {
 		config.Endpoints = append(config.Endpoints, e.text)

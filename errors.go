@@ -43,9 +43,9 @@ func passes(err error) bool {
 }
 
 // transient reports whether to try the same request again at once can help:
-// the member had no leader, or the connection broke.
+// the member had no leader, or a new one, or the connection broke.
 func transient(err error) bool {
-	return codeOf(err) == codes.Unavailable
+	return codeOf(err) == codes.Unavailable || strings.Contains(err.Error(), "raft proposal dropped")
 }
 
 // codeOf returns the gRPC code of an error, as etcd's own errors have it or as

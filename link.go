@@ -2,21 +2,57 @@ package etcdv3
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"strings"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/status"
 )
 
-// link tells when a client has lost its last connection to etcd. clientv3
+// link tells when a client has lost its last connection to etcd, and why it
+// finds none. clientv3
 // resumes a watch behind that without a word, and cannot know whether the etcd
 // that it resumes at is still the one that it lost.
 type link struct {
 	mu     sync.Mutex    // guards broken
 	broken chan struct{} // closed, and replaced, at every loss
+	cause  atomic.Value  // a string: why the last request found no connection
 }
 
-func newLink() *link { return &link{broken: make(chan struct{})} }
+// note is a client interceptor. It keeps the reason that grpc gives when a
+// request waits in vain for a connection, which clientv3 replaces by "context
+// deadline exceeded".
+func (l *link) note(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	err := invoke(ctx, method, req, reply, cc, opts...)
+	if err == nil {
+		if l.cause.Load() != "" {
+			l.cause.Store("")
+		}
+	} else if _, cause, ok := strings.Cut(status.Convert(err).Message(), "latest balancer error: "); ok {
+		l.cause.Store(cause)
+	}
+	return err
+}
+
+// explain adds to an error of etcd what to do about it, and why there is no
+// connection if that is the matter.
+func (l *link) explain(err error) error {
+	cause, _ := l.cause.Load().(string)
+	if cause != "" && errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%w: %s", explain(err), cause)
+	}
+	return explain(err)
+}
+
+func newLink() *link {
+	l := &link{broken: make(chan struct{})}
+	l.cause.Store("")
+	return l
+}
 
 // lost returns a channel that is closed at the next loss.
 func (l *link) lost() <-chan struct{} {

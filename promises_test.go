@@ -12,13 +12,16 @@ import (
 	"testing"
 )
 
+// repository is where the package's files are; TestMain changes the directory.
+var repository, _ = os.Getwd()
+
 // promises is how many the README lists.
 const promises = 26
 
 // TestEveryPromise_HasATest reads the suite for the calls of holds and within
 // in tests, and the README for its list.
 func TestEveryPromise_HasATest(t *testing.T) {
-	files, err := filepath.Glob("*_test.go")
+	files, err := filepath.Glob(filepath.Join(repository, "*_test.go"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +49,7 @@ func TestEveryPromise_HasATest(t *testing.T) {
 			})
 		}
 	}
-	readme, err := os.ReadFile("README.md")
+	readme, err := os.ReadFile(filepath.Join(repository, "README.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,6 +59,24 @@ func TestEveryPromise_HasATest(t *testing.T) {
 		}
 		if !regexp.MustCompile(`(?m)^\| ` + strconv.Itoa(n) + ` \|`).Match(readme) {
 			t.Errorf("the README's table has no promise %d", n)
+		}
+	}
+}
+
+// TestReadme_ProgramsAreTheExamples keeps the programs of the README to what is
+// compiled.
+func TestReadme_ProgramsAreTheExamples(t *testing.T) {
+	readme, err := os.ReadFile(filepath.Join(repository, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, program := range []string{"examples/register/main.go", "examples/discover/main.go"} {
+		source, err := os.ReadFile(filepath.Join(repository, program))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(readme), "```go\n"+string(source)+"```\n") {
+			t.Errorf("the README does not hold %s as it is", program)
 		}
 	}
 }

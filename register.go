@@ -34,7 +34,7 @@ func (c *client) registerObserved(ctx context.Context, s Service, observe func(e
 			continue // with another registration: this one ended before it took the request
 		}
 		if err != nil {
-			return fmt.Errorf("register %q: %w", s.Key, c.reason(explain(err)))
+			return fmt.Errorf("register %q: %w", s.Key, c.reason(c.link.explain(err)))
 		}
 		c.mu.Lock()
 		c.latest = r
@@ -89,7 +89,7 @@ func (c *client) Deregister(s Service) error {
 		return fmt.Errorf("deregister %q: DeleteOptions.PrevIndex %d is no revision: they end at %d", s.Key, s.DeleteOptions.PrevIndex, int64(math.MaxInt64))
 	}
 	if err := c.deregister(s); err != nil {
-		return fmt.Errorf("deregister %q: %w", s.Key, c.reason(explain(err)))
+		return fmt.Errorf("deregister %q: %w", s.Key, c.reason(c.link.explain(err)))
 	}
 	return nil
 }
@@ -193,17 +193,43 @@ func (c *client) compare(ctx context.Context, s Service, r *registration, ours b
 	return fmt.Errorf("%w: the key has value %q and mod revision %d", ErrCompareFailed, kvs[0].Value, kvs[0].ModRevision)
 }
 
-// put is one write of a key under a lease, and returns its revision. Unlike
-// clientv3 it tries again while there is no leader, or the connection breaks:
-// to write the same once more does no harm.
+// put writes a key under a lease, and returns its revision.
 func (c *client) put(ctx context.Context, s Service, lease clientv3.LeaseID) (revision int64, err error) {
-	for {
+	err = insist(ctx, func(ctx context.Context) error {
 		resp, err := c.cli.KV.Put(ctx, s.Key, s.Value, clientv3.WithLease(lease))
 		if err == nil {
-			return resp.Header.GetRevision(), nil
+			revision = resp.Header.GetRevision()
 		}
-		if !transient(err) || !sleep(ctx, backoffFirst) {
-			return 0, err
+		return err
+	})
+	return revision, err
+}
+
+// grant takes a lease.
+func (c *client) grant(ctx context.Context, ttl int64) (resp *clientv3.LeaseGrantResponse, err error) {
+	err = insist(ctx, func(ctx context.Context) (err error) {
+		resp, err = c.cli.Lease.Grant(ctx, ttl)
+		return err
+	})
+	return resp, err
+}
+
+// insist makes a request that may be made more than once until it is answered,
+// or refused, or ctx ends. clientv3 does so for reads: a write may fail because
+// the leader changes, and it may be lost with the old leader, which says so
+// only after seconds. So an attempt takes two thirds of the time that is left.
+func insist(ctx context.Context, request func(context.Context) error) error {
+	for {
+		deadline, _ := ctx.Deadline()
+		attempt, cancel := context.WithTimeout(ctx, time.Until(deadline)*2/3)
+		err := request(attempt)
+		lost := attempt.Err() != nil
+		cancel()
+		if err == nil || ctx.Err() != nil || !lost && !transient(err) {
+			return err
+		}
+		if !sleep(ctx, backoffFirst/2) {
+			return ctx.Err()
 		}
 	}
 }

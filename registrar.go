@@ -141,7 +141,7 @@ func (r *Registrar) replace(tries *worker) {
 // try registers until that succeeds, and closes first after the first time.
 func (r *Registrar) try(ctx context.Context, first chan struct{}) {
 	var retry backoff
-	logged := ""
+	var logged error
 	for {
 		err := r.register(ctx)
 		switch {
@@ -154,8 +154,8 @@ func (r *Registrar) try(ctx context.Context, first chan struct{}) {
 			return
 		}
 		r.set(err)
-		if err.Error() != logged { // the same failure again is not told again
-			logged = err.Error()
+		if !sameFailure(err, logged) {
+			logged = err
 			r.logger.Log("err", err)
 		}
 		if first != nil {
@@ -166,6 +166,14 @@ func (r *Registrar) try(ctx context.Context, first chan struct{}) {
 			return
 		}
 	}
+}
+
+// sameFailure reports whether a failure needs no telling after another one: it
+// reads the same, or both say that etcd is out of reach, of which the details
+// change.
+func sameFailure(err, before error) bool {
+	return before != nil && (err.Error() == before.Error() ||
+		errors.Is(err, context.DeadlineExceeded) && errors.Is(before, context.DeadlineExceeded))
 }
 
 // register calls the client once.

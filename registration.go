@@ -334,7 +334,7 @@ func (r *registration) lost() {
 
 // grant takes a lease, and keeps it alive from now on.
 func (r *registration) grant(ctx context.Context, every time.Duration, ttl int64) (*tenure, error) {
-	resp, err := r.client.cli.Lease.Grant(ctx, ttl)
+	resp, err := r.client.grant(ctx, ttl)
 	if err != nil {
 		return nil, fmt.Errorf("grant a lease of %d s: %w", ttl, err)
 	}

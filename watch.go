@@ -93,7 +93,7 @@ func (w *watch) run(ctx context.Context) {
 // list replaces what is known by what etcd holds at one revision.
 func (w *watch) list(ctx context.Context) error {
 	var all *entries
-	header, err := listPages(w.prefix, func(key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	header, err := listPages(w.link, w.prefix, func(key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
 		return w.get(ctx, key, opts...)
 	}, func(page *clientv3.GetResponse) {
 		if all == nil {
@@ -116,13 +116,13 @@ func (w *watch) list(ctx context.Context) error {
 }
 
 // listPages lists a prefix at one revision, and returns the header that holds it.
-func listPages(prefix string, get func(key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error), use func(*clientv3.GetResponse)) (*pb.ResponseHeader, error) {
+func listPages(link *link, prefix string, get func(key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error), use func(*clientv3.GetResponse)) (*pb.ResponseHeader, error) {
 	header := (*pb.ResponseHeader)(nil)
 	opts := []clientv3.OpOption{clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefix)), clientv3.WithLimit(pageSize)}
 	for from := firstKey(prefix); ; {
 		page, err := get(from, opts...)
 		if err != nil {
-			return nil, fmt.Errorf("list prefix %q: %w", prefix, explain(err))
+			return nil, fmt.Errorf("list prefix %q: %w", prefix, link.explain(err))
 		}
 		if len(opts) == 2 {
 			header = page.Header
@@ -211,7 +211,7 @@ func (w *watch) probe(ctx context.Context, timeout time.Duration) (*pb.ResponseH
 	defer cancel()
 	resp, err := w.get(ctx, firstKey(w.prefix), clientv3.WithCountOnly())
 	if err != nil {
-		return nil, fmt.Errorf("check prefix %q: %w", w.prefix, explain(err))
+		return nil, fmt.Errorf("check prefix %q: %w", w.prefix, w.link.explain(err))
 	}
 	return resp.Header, nil
 }
@@ -288,7 +288,9 @@ func (w *watch) interrupted(ctx context.Context, err error) {
 	if ctx.Err() != nil || !w.since.IsZero() {
 		return
 	}
-	w.since = w.alive
+	if w.since = w.alive; w.entries == nil {
+		return // it never stood, which is for the caller to say
+	}
 	w.logger.Log("prefix", w.prefix, "msg", "watch interrupted", "err", err)
 }
 

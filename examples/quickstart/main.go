@@ -27,11 +27,6 @@ import (
 const storyTimeout = 54 * time.Second
 
 func main() {
-	// clientv3 logs a warning in JSON for each request that meets no etcd. Here
-	// that is part of the story, and told in words.
-	if os.Getenv("ETCD_CLIENT_DEBUG") == "" {
-		_ = os.Setenv("ETCD_CLIENT_DEBUG", "error")
-	}
 	if role := os.Getenv(roleVariable); role != "" {
 		if err := childMain(role); err != nil {
 			fmt.Fprintln(os.Stderr, "quickstart:", role+":", err)
