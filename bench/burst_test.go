@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -25,28 +26,46 @@ const (
 //	sent-B      bytes of all messages that the server sent
 func BenchmarkBurst(b *testing.B) {
 	each(b, discoveries, func(b *testing.B, v discovery) {
-		prefix := populated(b, burstStanding)
-		f := v.connect(b, etcd(b).Endpoint)(prefix)
-		defer f.stop()
-		s := subscribers(b, f, 1, burstStanding)[0]
-		defer s.end()
-		var took, cpu []time.Duration
+		one := bursting(b, v, "each")
+		var took, cpu []float64
 		var events int
 		before := counts(b, etcd(b).Member)
 		end := profiled(b)
 		for b.Loop() {
-			began, used := time.Now(), measure.CPU()
-			events += burst(b, s, prefix)
-			took, cpu = append(took, time.Since(began)), append(cpu, measure.CPU()-used)
+			ms, cpuMs, n := one()
+			took, cpu, events = append(took, ms), append(cpu, cpuMs), events+n
 		}
 		end()
 		done := counts(b, etcd(b).Member).Since(before)
-		b.ReportMetric(measure.Millis(measure.Quantile(took, 0.5)), "ms")
-		b.ReportMetric(measure.Millis(measure.Quantile(cpu, 0.5)), "cpu-ms")
+		b.ReportMetric(measure.Quantile(took, 0.5), "ms")
+		b.ReportMetric(measure.Quantile(cpu, 0.5), "cpu-ms")
 		b.ReportMetric(done.Handled("Range")/float64(b.N), "ranges")
 		b.ReportMetric(float64(events)/float64(b.N), "events")
 		b.ReportMetric(done.Sent()/float64(b.N), "sent-B")
 	})
+	paired(b, func(b *testing.B, variant int) func() samples {
+		one := bursting(b, discoveries[variant], fmt.Sprint("paired", variant))
+		return func() samples {
+			ms, cpuMs, _ := one()
+			return samples{"ms": {ms}, "cpu-ms": {cpuMs}}
+		}
+	})
+}
+
+// bursting follows a prefix, and returns what makes one burst there, and says
+// how many milliseconds it took, in time and of the processor, and in how many
+// events.
+func bursting(b *testing.B, v discovery, owner string) func() (ms, cpuMs float64, events int) {
+	prefix := populated(b, owner, burstStanding)
+	f := v.connect(b, etcd(b).Endpoint)(prefix)
+	b.Cleanup(f.stop)
+	s := subscribers(b, f, 1, burstStanding)[0]
+	b.Cleanup(s.end)
+	return func() (ms, cpuMs float64, events int) {
+		began, used := time.Now(), measure.CPU()
+		events = burst(b, s, prefix)
+		return measure.Millis(time.Since(began)), measure.Millis(measure.CPU() - used), events
+	}
 }
 
 // burst returns when the subscriber has converged, with the number of its events.

@@ -21,25 +21,27 @@ func BenchmarkChange(b *testing.B) {
 	for _, n := range []int{10, 1_000, 10_000, 100_000} {
 		b.Run(fmt.Sprintf("instances=%d", n), func(b *testing.B) {
 			each(b, discoveries, func(b *testing.B, v discovery) { change(b, v, n) })
+			paired(b, func(b *testing.B, variant int) func() samples {
+				one := changing(b, discoveries[variant], fmt.Sprint("paired", variant), n)
+				return func() samples {
+					var micros []float64
+					for range 20 {
+						micros = append(micros, measure.Micros(one()))
+					}
+					return samples{"p50-us": micros}
+				}
+			})
 		})
 	}
 }
 
 func change(b *testing.B, v discovery, n int) {
-	prefix := populated(b, n)
-	f := v.connect(b, etcd(b).Endpoint)(prefix)
-	defer f.stop()
-	s := subscribers(b, f, 1, n)[0]
-	defer s.end()
-	random := rand.New(rand.NewPCG(1, uint64(n))) // the same instances for each variant
-	for range 3 {
-		changeOne(b, s, prefix, random.IntN(n))
-	}
+	one := changing(b, v, "each", n)
 	var latencies []time.Duration
 	before, answers, cpu := counts(b, etcd(b).Member), etcd(b).answers.n.Load(), measure.CPU()
 	end := profiled(b)
 	for b.Loop() {
-		latencies = append(latencies, changeOne(b, s, prefix, random.IntN(n)))
+		latencies = append(latencies, one())
 	}
 	end()
 	cpu = measure.CPU() - cpu
@@ -50,6 +52,22 @@ func change(b *testing.B, v discovery, n int) {
 	b.ReportMetric((done.Sent()-float64(etcd(b).answers.n.Load()-answers))/changes, "sent-B")
 	b.ReportMetric(done.Handled("Range")/changes, "ranges")
 	b.ReportMetric(measure.Micros(cpu)/changes, "cpu-us")
+}
+
+// changing follows a prefix with n instances, and returns what changes one of
+// them, at random, the same for each variant.
+func changing(b *testing.B, v discovery, owner string, n int) (one func() time.Duration) {
+	prefix := populated(b, owner, n)
+	f := v.connect(b, etcd(b).Endpoint)(prefix)
+	b.Cleanup(f.stop)
+	s := subscribers(b, f, 1, n)[0]
+	b.Cleanup(s.end)
+	random := rand.New(rand.NewPCG(1, uint64(n)))
+	one = func() time.Duration { return changeOne(b, s, prefix, random.IntN(n)) }
+	for range 3 {
+		one()
+	}
+	return one
 }
 
 // changeOne changes one instance, and returns after how long the subscriber

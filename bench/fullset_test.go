@@ -21,17 +21,12 @@ const (
 //	                the subscriber keeps is counted in
 func BenchmarkFirstSet(b *testing.B) {
 	each(b, discoveries, func(b *testing.B, v discovery) {
-		prefix := populated(b, fullSet)
+		prefix := populated(b, "each", fullSet)
 		follow := v.connect(b, etcd(b).Endpoint)
 		var took []time.Duration
 		end := profiled(b)
 		for b.Loop() {
-			began := time.Now()
-			f := follow(prefix)
-			s := subscribers(b, f, 1, fullSet)[0]
-			took = append(took, time.Since(began))
-			s.end()
-			f.stop()
+			took = append(took, firstSet(b, follow, prefix))
 		}
 		end()
 		b.ReportMetric(measure.Millis(measure.Quantile(took, 0.5)), "ms")
@@ -39,6 +34,22 @@ func BenchmarkFirstSet(b *testing.B) {
 		b.ReportMetric(without/fullSet, "heap-B/instance")
 		b.ReportMetric(with/fullSet, "event-heap-B/instance")
 	})
+	paired(b, func(b *testing.B, variant int) func() samples {
+		prefix := populated(b, "each", fullSet)
+		follow := discoveries[variant].connect(b, etcd(b).Endpoint)
+		return func() samples { return samples{"ms": {measure.Millis(firstSet(b, follow, prefix))}} }
+	})
+}
+
+// firstSet returns after how long a subscriber has the full set.
+func firstSet(b *testing.B, follow func(string) followed, prefix string) time.Duration {
+	began := time.Now()
+	f := follow(prefix)
+	s := subscribers(b, f, 1, fullSet)[0]
+	took := time.Since(began)
+	s.end()
+	f.stop()
+	return took
 }
 
 // heapOf is the heap that a followed prefix with n subscribers occupies, with
@@ -69,7 +80,7 @@ func heapOf(b *testing.B, follow func(string) followed, prefix string, n int) (w
 //	sent-B           bytes that the server sent for that
 func BenchmarkSubscribers(b *testing.B) {
 	each(b, discoveries, func(b *testing.B, v discovery) {
-		prefix := populated(b, fullSet)
+		prefix := populated(b, "each", fullSet)
 		follow := v.connect(b, etcd(b).Endpoint)
 		heap, _ := heapOf(b, follow, prefix, fanOut)
 		before := settledWatchers(b)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kitsd/etcdv3/bench/internal/measure"
 	"github.com/kitsd/etcdv3/bench/internal/member"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
@@ -97,11 +98,11 @@ func counts(tb testing.TB, m *member.Member) member.Counts {
 	return c
 }
 
-// populated returns a prefix with n instances under it. It is written once,
-// and changed by whoever measures with it.
-func populated(tb testing.TB, n int) (prefix string) {
+// populated returns a prefix of an owner's with n instances under it. It is
+// written once, and changed by whoever measures with it.
+func populated(tb testing.TB, owner string, n int) (prefix string) {
 	tb.Helper()
-	prefix = fmt.Sprintf("/bench/%d/", n)
+	prefix = fmt.Sprintf("/bench/%s/%d/", owner, n)
 	if remaining(tb, prefix) == int64(n) {
 		return prefix
 	}
@@ -130,6 +131,33 @@ func each[V interface{ name() string }](b *testing.B, variants []V, run func(*te
 		})
 	}
 }
+
+// paired runs the sub-benchmark "paired": an operation by hand and the same by
+// this package, in turns, in one heap. What else the machine does meets both, so
+// that the ratios are better than those of sub-benchmarks that run one after
+// the other. Before each turn garbage is collected, so that nobody pays for the
+// other's. A turn returns samples by metric; what is reported is the ratio of
+// their medians, as "ratio-" and the metric.
+func paired(b *testing.B, start func(b *testing.B, variant int) (turn func() samples)) {
+	b.Run("paired", func(b *testing.B) {
+		turns := []func() samples{start(b, 0), start(b, 1)}
+		all := []samples{{}, {}}
+		for b.Loop() {
+			for i, turn := range turns {
+				runtime.GC()
+				for metric, values := range turn() {
+					all[i][metric] = append(all[i][metric], values...)
+				}
+			}
+		}
+		for metric := range all[0] {
+			b.ReportMetric(measure.Quantile(all[1][metric], 0.5)/measure.Quantile(all[0][metric], 0.5), "ratio-"+metric)
+		}
+	})
+}
+
+// samples are what was measured, by metric.
+type samples map[string][]float64
 
 // profiled begins a processor profile of what is measured, and of nothing
 // around it, if -profile says so. What it returns ends it.

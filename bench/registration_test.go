@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"fmt"
 	"testing"
 	"time"
 
@@ -159,29 +158,52 @@ func (r thisRegistrar) deregister(tb testing.TB, key string) {
 //	cpu-us         processor time of this process for both
 func BenchmarkRegister(b *testing.B) {
 	each(b, registrations, func(b *testing.B, v registration) {
-		ctx, cancel := context.WithCancel(context.Background())
-		defer cancel()
-		r := v.client(ctx, b, registrationOptions{endpoint: etcd(b).Endpoint, heartbeat: 3 * time.Second, ttl: 10 * time.Second})
-		key := fmt.Sprintf("/register/%s", v.name())
-		r.register(b, key, "v")
-		r.deregister(b, key)
-		var in, out []time.Duration
+		one := registering(b, v)
+		var in, out []float64
 		cpu := measure.CPU()
 		end := profiled(b)
 		for b.Loop() {
-			began := time.Now()
-			r.register(b, key, "v")
-			in = append(in, time.Since(began))
-			time.Sleep(2 * time.Millisecond)
-			began = time.Now()
-			r.deregister(b, key)
-			out = append(out, time.Since(began))
-			time.Sleep(2 * time.Millisecond)
+			register, deregister := one()
+			in, out = append(in, register), append(out, deregister)
 		}
 		end()
 		cpu = measure.CPU() - cpu
-		b.ReportMetric(measure.Micros(measure.Quantile(in, 0.5)), "register-us")
-		b.ReportMetric(measure.Micros(measure.Quantile(out, 0.5)), "deregister-us")
+		b.ReportMetric(measure.Quantile(in, 0.5), "register-us")
+		b.ReportMetric(measure.Quantile(out, 0.5), "deregister-us")
 		b.ReportMetric(measure.Micros(cpu)/float64(b.N), "cpu-us")
 	})
+	paired(b, func(b *testing.B, variant int) func() samples {
+		one := registering(b, registrations[variant])
+		return func() samples {
+			all := samples{}
+			for range 5 {
+				register, deregister := one()
+				all["register-us"] = append(all["register-us"], register)
+				all["deregister-us"] = append(all["deregister-us"], deregister)
+			}
+			return all
+		}
+	})
+}
+
+// registering returns what registers a key and deregisters it, and says how
+// many microseconds each took.
+func registering(b *testing.B, v registration) func() (register, deregister float64) {
+	ctx, cancel := context.WithCancel(context.Background())
+	b.Cleanup(cancel)
+	r := v.client(ctx, b, registrationOptions{endpoint: etcd(b).Endpoint, heartbeat: 3 * time.Second, ttl: 10 * time.Second})
+	key := "/register/" + v.name()
+	one := func() (register, deregister float64) {
+		began := time.Now()
+		r.register(b, key, "v")
+		register = measure.Micros(time.Since(began))
+		time.Sleep(2 * time.Millisecond)
+		began = time.Now()
+		r.deregister(b, key)
+		deregister = measure.Micros(time.Since(began))
+		time.Sleep(2 * time.Millisecond)
+		return register, deregister
+	}
+	one()
+	return one
 }

@@ -19,7 +19,7 @@ func main() {
 	member.ServeIfAsked()
 	docs := flag.String("docs", "../docs", "the directory to write to")
 	raw := flag.String("raw", "results.txt", "the file for the output of the benchmarks")
-	rounds := flag.Int("rounds", 7, "how often the short benchmarks are run")
+	rounds := flag.Int("rounds", 3, "how often the short benchmarks are run")
 	flag.Parse()
 	if err := report(*docs, *raw, *rounds); err != nil {
 		fmt.Fprintln(os.Stderr, "report:", err)

@@ -45,24 +45,20 @@ func (r *runner) all(rounds int) (results results, costs []cost, small, full fle
 	return
 }
 
-// upstreamRounds are enough for upstream: it takes long, and the differences
-// are not a matter of some percent.
-const upstreamRounds = 3
-
 // benchmarks runs the short benchmarks in rounds, so that the variants take
 // turns and each meets the same noise, and the long ones once.
 func (r *runner) benchmarks(rounds int) (results, error) {
 	all := results{}
 	for round := range rounds {
-		variants := "bare|this"
-		if round < upstreamRounds {
-			variants += "|upstream"
-		}
-		if err := r.bench(all, round, "^BenchmarkChange$/^instances=/^("+variants+")$", "-test.benchtime=0.25s"); err != nil {
-			return nil, err
-		}
-		if err := r.bench(all, round, "^(BenchmarkBurst|BenchmarkFirstSet|BenchmarkRegister)$/^("+variants+")$", "-test.benchtime=0.6s"); err != nil {
-			return nil, err
+		for _, short := range []struct{ which, time string }{
+			{"^BenchmarkChange$/^instances=/^(bare|this|upstream)$", "0.25s"},
+			{"^(BenchmarkBurst|BenchmarkFirstSet|BenchmarkRegister)$/^(bare|this|upstream)$", "0.6s"},
+			{"^BenchmarkChange$/^instances=/^paired$", "2s"},
+			{"^(BenchmarkBurst|BenchmarkFirstSet|BenchmarkRegister)$/^paired$", "2.5s"},
+		} {
+			if err := r.bench(all, round, short.which, "-test.benchtime="+short.time); err != nil {
+				return nil, err
+			}
 		}
 	}
 	for round, long := range []string{
