@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"strconv"
 	"testing"
 	"time"
 
@@ -18,7 +19,7 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	if !explicit("test.parallel") {
 		// Most tests wait for etcd's and the package's timeouts, not for a core.
-		_ = flag.Set("test.parallel", "10")
+		_ = flag.Set("test.parallel", strconv.Itoa(12/patienceFactor))
 	}
 	tb, closeTB := testutil.NewTestingTBProthesis("suite")
 	integration.BeforeTestExternal(tb)
@@ -50,7 +51,7 @@ func holds(t testing.TB, promise int) {
 func within(t testing.TB, promise int, bound, took time.Duration) {
 	t.Helper()
 	t.Logf("promise %d bound %v measured %v", promise, bound, took.Round(time.Millisecond))
-	if took > bound {
+	if took > patienceFactor*bound {
 		t.Errorf("promise %d took %v, its bound is %v", promise, took, bound)
 	}
 }
@@ -60,7 +61,7 @@ func eventually(t testing.TB, bound time.Duration, what string, condition func()
 	t.Helper()
 	began := time.Now()
 	for !condition() {
-		if time.Since(began) > bound {
+		if time.Since(began) > patienceFactor*bound {
 			t.Fatalf("not within %v: %s", bound, what)
 		}
 		time.Sleep(5 * time.Millisecond)

@@ -1,0 +1,7 @@
+//go:build race
+
+package etcdv3
+
+// patienceFactor stretches what tests wait for, and bounds are checked against:
+// the race detector makes etcd itself five to ten times slower.
+const patienceFactor = 3
