@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-kit/kit/sd"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
@@ -44,13 +42,11 @@ func (r *rangeCounter) option() grpc.DialOption {
 		return invoker(ctx, method, req, reply, cc, opts...)
 	})
 }
-
 func (r *rangeCounter) count() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.n
 }
-
 func TestOneChange_IsOneEventAndNoList(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)
@@ -73,7 +69,6 @@ func TestOneChange_IsOneEventAndNoList(t *testing.T) {
 	}
 	holds(t, 10)
 }
-
 func TestConnectionDropped100Times_NothingIsMissed(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -108,7 +103,6 @@ func TestConnectionDropped100Times_NothingIsMissed(t *testing.T) {
 		}
 	}
 }
-
 func TestCompactedWhileDisconnected_GoesOn(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -132,401 +126,6 @@ func TestCompactedWhileDisconnected_GoesOn(t *testing.T) {
 	eventually(t, 3*time.Second, "it goes on", func() bool { return events.shows("c", "d", "e") })
 }
 
-func TestServingMemberCutOffFromItsPeers_TheWatchMoves(t *testing.T) {
-	t.Parallel()
-	etcd := newCluster(t, 3)
-	c, _ := etcd.connect(t)
-	_, events := discover(t, c, "/s/")
-	if err := c.Register(Service{Key: "/s/own", Value: "own"}); err != nil {
-		t.Fatal(err)
-	}
-	var took time.Duration
-	for i, m := range etcd.Members { // one of them serves the watch
-		others := slices.Delete(slices.Clone(etcd.Members), i, i+1)
-		m.InjectPartition(t, others...)
-		began := time.Now()
-		key := fmt.Sprintf("v%d", i)
-		eventually(t, 20*time.Second, "a write while the member is cut off", func() bool {
-			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-			defer cancel()
-			_, err := etcd.Client((i+1)%3).Put(ctx, "/s/"+key, key)
-			return err == nil
-		})
-		eventually(t, 20*time.Second, "the change", func() bool { return slices.Contains(events.last().Instances, key) })
-		took = max(took, time.Since(began))
-		m.RecoverPartition(t, others...)
-		etcd.WaitLeader(t)
-	}
-	within(t, 12, 15*time.Second, took)
-	for _, e := range events.all() {
-		if e.Err != nil || len(events.all()) > 1 && len(e.Instances) > 0 && !slices.Contains(e.Instances, "own") {
-			t.Errorf("event %+v", e)
-		}
-	}
-}
-
-func TestServingMembersLinkSilent_TheWatchMovesAndTheLeaseIsKept(t *testing.T) {
-	t.Parallel()
-	etcd := newCluster(t, 3)
-	c, _ := etcd.connect(t)
-	_, events := discover(t, c, "/s/")
-	if err := c.Register(Service{Key: "/s/own", Value: "own"}); err != nil {
-		t.Fatal(err)
-	}
-	lease := c.LeaseID()
-	var took time.Duration
-	for i, b := range etcd.bridges { // one of them carries the watch, one the heartbeats
-		b.silence()
-		began := time.Now()
-		key := fmt.Sprintf("v%d", i)
-		mustPut(t, etcd.Client(i), "/s/"+key, key)
-		eventually(t, 20*time.Second, "the change", func() bool { return slices.Contains(events.last().Instances, key) })
-		took = max(took, time.Since(began))
-		never(t, 12*time.Second-time.Since(began), "the lease was lost", func() bool { return !slices.Contains(etcd.values(t, "/s/"), "own") })
-		b.speak()
-	}
-	within(t, 12, 15*time.Second, took)
-	if c.LeaseID() != lease {
-		t.Error("the lease was lost meanwhile")
-	}
-	for _, e := range events.all() {
-		if e.Err != nil {
-			t.Errorf("an error although members were healthy: %v", e.Err)
-		}
-	}
-}
-
-func TestSilentLinkOfAWrappedClientWithoutKeepAlive_TheWatchMoves(t *testing.T) {
-	t.Parallel()
-	etcd := newCluster(t, 3)
-	ctx, leave := context.WithCancel(t.Context())
-	defer leave()
-	c, err := NewClientFrom(ctx, plain(t, etcd.endpoints()...), ClientOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, events := discover(t, c, "/s/")
-	if err := c.Register(Service{Key: "/s/own", Value: "own"}); err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(2 * time.Second)
-	var took time.Duration
-	for i, b := range etcd.bridges {
-		b.silence()
-		began := time.Now()
-		key := fmt.Sprintf("v%d", i)
-		mustPut(t, etcd.Client(i), "/s/"+key, key)
-		eventually(t, 20*time.Second, "the change", func() bool { return slices.Contains(events.last().Instances, key) })
-		took = max(took, time.Since(began))
-		if !slices.Contains(etcd.values(t, "/s/"), "own") {
-			t.Error("the registration was lost")
-		}
-		b.speak()
-	}
-	within(t, 12, 15*time.Second, took)
-}
-
-func TestEtcdOutOfReach_IsToldAndOver(t *testing.T) {
-	t.Parallel()
-	for name, breaks := range map[string]struct{ off, on func(*node) }{
-		"refused": {(*node).cutOff, (*node).letIn},
-		"silent":  {(*node).hush, (*node).wakeUp},
-		"stopped": {(*node).stop, (*node).start},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			n := newNode(t)
-			mustPut(t, n.admin(), "/s/1", "a", "/s/2", "b")
-			c, _ := connect(t, ClientOptions{}, n.endpoint())
-			s, events := discover(t, c, "/s/")
-			breaks.off(n)
-			took := eventually(t, 20*time.Second, "an error", func() bool { return events.last().Err != nil })
-			within(t, 13, 15*time.Second, took)
-			late := record(t, s)
-			eventually(t, time.Second, "the last known set and the error", func() bool { return len(late.all()) == 2 })
-			if all := late.all(); !slices.Equal(all[0].Instances, []string{"a", "b"}) || all[1].Err == nil {
-				t.Errorf("a late subscriber got %+v", all)
-			}
-			if s.State().Err == nil {
-				t.Error("State knows no error")
-			}
-			time.Sleep(4 * time.Second) // let the back-off grow
-			breaks.on(n)
-			took = eventually(t, 10*time.Second, "the set", func() bool { return events.shows("a", "b") && late.shows("a", "b") })
-			within(t, 13, 5*time.Second, took)
-			if n := len(events.all()); n != 3 {
-				t.Errorf("%d events, want the set, the error, and the set: %+v", n, events.all())
-			}
-		})
-	}
-}
-
-func (n *node) cutOff() { n.cut() }
-func (n *node) letIn()  { n.mend() }
-func (n *node) hush()   { n.silence() }
-func (n *node) wakeUp() { n.speak() }
-
-func TestShortBreak_ReportsNothing(t *testing.T) {
-	t.Parallel()
-	n := newNode(t)
-	mustPut(t, n.admin(), "/s/1", "a")
-	c, _ := connect(t, ClientOptions{}, n.endpoint())
-	_, events := discover(t, c, "/s/")
-	for range 3 {
-		n.cut()
-		time.Sleep(1500 * time.Millisecond)
-		n.mend()
-		time.Sleep(2500 * time.Millisecond)
-	}
-	mustPut(t, n.admin(), "/s/2", "b")
-	eventually(t, 3*time.Second, "the change", func() bool { return events.shows("a", "b") })
-	if n := len(events.all()); n != 2 {
-		t.Errorf("%d events: %+v", n, events.all())
-	}
-	holds(t, 13)
-}
-
-func TestEtcdBackWithAnotherStore_IsNoticed(t *testing.T) {
-	t.Parallel()
-	for name, change := range map[string]func(*node){
-		"empty":             func(n *node) {},
-		"overtaken":         func(n *node) { mustPut(n.t, n.admin(), slices.Repeat([]string{"/other", "x"}, 40)...) },
-		"the same revision": func(n *node) { mustPut(n.t, n.admin(), slices.Repeat([]string{"/s/other", "c"}, 2)...) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			n := newNode(t)
-			mustPut(t, n.admin(), "/s/1", "a", "/s/2", "b")
-			c, _ := connect(t, ClientOptions{}, n.endpoint())
-			_, events := discover(t, c, "/s/")
-			n.stop()
-			n.wipe()
-			n.cut()
-			n.start()
-			change(n)
-			n.mend()
-			want := values(t, n.admin(), "/s/")
-			if len(want) > 1 {
-				want = want[:1]
-			}
-			took := eventually(t, 40*time.Second, "the truth", func() bool { return events.shows(want...) })
-			within(t, 14, 30*time.Second, took)
-			mustPut(t, n.admin(), "/s/9", "z")
-			eventually(t, 3*time.Second, "it goes on", func() bool { return events.shows(append(want, "z")...) })
-		})
-	}
-}
-
-func TestEtcdRestoredFromACopy_IsNoticed(t *testing.T) {
-	t.Parallel()
-	n := newNode(t)
-	mustPut(t, n.admin(), "/s/1", "a")
-	n.stop()
-	restore := n.backUp()
-	n.start()
-	c, _ := connect(t, ClientOptions{}, n.endpoint())
-	mustPut(t, n.admin(), "/s/2", "b", "/s/3", "c")
-	_, events := discover(t, c, "/s/")
-	n.stop()
-	restore()
-	n.start()
-	took := eventually(t, 40*time.Second, "the truth", func() bool { return events.shows("a") })
-	within(t, 14, 30*time.Second, took)
-	mustPut(t, n.admin(), "/s/4", "d")
-	eventually(t, 3*time.Second, "it goes on", func() bool { return events.shows("a", "d") })
-}
-
-func TestSets_AreSortedUniqueAndTheSubscribersOwn(t *testing.T) {
-	t.Parallel()
-	etcd := newCluster(t, 1)
-	c, _ := etcd.connect(t)
-	mustPut(t, etcd.Client(0), "/s/1", "b", "/s/2", "a", "/s/3", "b")
-	s, events := discover(t, c, "/s/")
-	if !events.shows("a", "b") {
-		t.Fatalf("first event: %+v", events.last())
-	}
-	s.State().Instances[0] = "spoiled"
-	events.last().Instances[0] = "spoiled"
-	mustPut(t, etcd.Client(0), "/s/4", "a") // another key of a value that is there
-	mustPut(t, etcd.Client(0), "/s/5", "c")
-	eventually(t, time.Second, "the change", func() bool { return events.shows("a", "b", "c") })
-	if n := len(events.all()); n != 2 {
-		t.Errorf("%d events: an unchanged set was sent twice", n)
-	}
-	for _, key := range []string{"/s/1", "/s/2"} { // one key of each pair
-		if _, err := etcd.Client(0).Delete(t.Context(), key); err != nil {
-			t.Fatal(err)
-		}
-	}
-	mustPut(t, etcd.Client(0), "/s/6", "d")
-	eventually(t, time.Second, "the change", func() bool { return events.shows("a", "b", "c", "d") })
-	holds(t, 15)
-}
-
-func TestBurst_CoalescesToTheTruth(t *testing.T) {
-	t.Parallel()
-	etcd := newCluster(t, 1)
-	c, _ := etcd.connect(t)
-	s, fast := discover(t, c, "/s/")
-	slow := make(chan sd.Event, 1)
-	s.Register(slow)
-	defer s.Deregister(slow)
-	cli := etcd.Client(0)
-	var ops []clientv3.Op
-	for i := range 1000 {
-		ops = append(ops, clientv3.OpPut(fmt.Sprintf("/s/%04d", i), fmt.Sprintf("%04d", i)))
-	}
-	for chunk := range slices.Chunk(ops, 100) { // responses of a hundred events
-		if _, err := cli.Txn(t.Context()).Then(chunk...).Commit(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	eventually(t, 5*time.Second, "all instances", func() bool { return len(fast.last().Instances) == 1000 })
-	var last sd.Event
-	for n := 0; len(last.Instances) != 1000; n++ {
-		if n == 3 {
-			t.Fatalf("the slow subscriber's event %d has %d instances", n, len(last.Instances))
-		}
-		last = <-slow
-	}
-	holds(t, 15)
-}
-
-func TestSubscriberThatDoesNotRead_StopsNobody(t *testing.T) {
-	t.Parallel()
-	etcd := newCluster(t, 1)
-	c, _ := etcd.connect(t)
-	s, events := discover(t, c, "/s/")
-	deaf := make(chan sd.Event) // not even its first event
-	registered := make(chan struct{})
-	go func() {
-		s.Register(deaf)
-		close(registered)
-	}()
-	stuck := make(chan sd.Event, 1) // its first event and no other
-	s.Register(stuck)
-	for i := range 20 {
-		mustPut(t, etcd.Client(0), "/s/1", fmt.Sprint(i))
-		eventually(t, time.Second, "others see it", func() bool { return events.shows(fmt.Sprint(i)) })
-	}
-	s.Deregister(deaf)
-	s.Deregister(stuck)
-	<-registered
-	close(deaf)
-	close(stuck) // a send after Deregister would panic
-	mustPut(t, etcd.Client(0), "/s/1", "last")
-	eventually(t, time.Second, "others see it", func() bool { return events.shows("last") })
-	holds(t, 16)
-}
-
-func TestThousandSubscribersComeAndGo(t *testing.T) {
-	t.Parallel()
-	etcd := newCluster(t, 1)
-	c, _ := etcd.connect(t)
-	s, _ := discover(t, c, "/s/")
-	ctx, cancel := context.WithCancel(t.Context())
-	var all sync.WaitGroup
-	all.Go(func() {
-		for i := 0; ctx.Err() == nil; i++ {
-			mustPut(t, etcd.Client(0), "/s/1", fmt.Sprint(i))
-		}
-	})
-	var come sync.WaitGroup
-	for i := range 1000 {
-		come.Go(func() {
-			ch := make(chan sd.Event, i%3)
-			go func() {
-				for range 1 + i%5 {
-					if _, ok := <-ch; !ok {
-						return
-					}
-				}
-			}()
-			time.AfterFunc(time.Duration(i%50)*time.Millisecond, func() {
-				s.Deregister(ch)
-			})
-			s.Register(ch)
-			time.Sleep(time.Duration(i%50) * time.Millisecond)
-			s.Deregister(ch)
-			close(ch)
-		})
-	}
-	come.Wait()
-	cancel()
-	all.Wait()
-	holds(t, 16)
-}
-
-func TestRegister_DeliversTheStateBeforeItReturns(t *testing.T) {
-	t.Parallel()
-	etcd := newCluster(t, 1)
-	c, _ := etcd.connect(t)
-	mustPut(t, etcd.Client(0), "/s/1", "a")
-	s, _ := discover(t, c, "/s/")
-	for range 100 {
-		ch := make(chan sd.Event, 1)
-		s.Register(ch)
-		select {
-		case e := <-ch:
-			if !slices.Equal(e.Instances, []string{"a"}) {
-				t.Fatalf("%+v", e)
-			}
-		default:
-			t.Fatal("Register returned before it delivered")
-		}
-		s.Register(ch) // again: the state again
-		<-ch
-		s.Deregister(ch)
-	}
-	s.Register(nil)
-	s.Deregister(nil)
-	holds(t, 16)
-}
-
-func TestStop_LeavesNothing(t *testing.T) {
-	t.Parallel()
-	etcd := newCluster(t, 1)
-	c, _ := etcd.connect(t)
-	mustPut(t, etcd.Client(0), "/s/1", "a")
-	s, err := NewInstancer(c, "/s/", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ch := make(chan sd.Event, 10)
-	s.Register(ch)
-	var all sync.WaitGroup
-	for range 5 {
-		all.Go(s.Stop)
-	}
-	all.Wait()
-	<-ch
-	mustPut(t, etcd.Client(0), "/s/2", "b")
-	never(t, 300*time.Millisecond, "an event after Stop", func() bool { return len(ch) > 0 })
-	close(ch)
-	after := make(chan sd.Event, 1)
-	s.Register(after)
-	if e := <-after; !slices.Equal(e.Instances, []string{"a"}) {
-		t.Errorf("after Stop: %+v", e)
-	}
-	holds(t, 17)
-}
-
-func TestContextEnds_SubscribersKeepTheLastSet(t *testing.T) {
-	t.Parallel()
-	etcd := newCluster(t, 1)
-	c, leave := etcd.connect(t)
-	if err := c.Register(Service{Key: "/s/1", Value: "a"}); err != nil {
-		t.Fatal(err)
-	}
-	s, events := discover(t, c, "/s/")
-	leave()
-	never(t, 2*time.Second, "an event after the end", func() bool { return len(events.all()) != 1 })
-	if got := s.State(); got.Err != nil || !slices.Equal(got.Instances, []string{"a"}) {
-		t.Errorf("State: %+v", got)
-	}
-	holds(t, 17)
-}
-
 // wrapper is a Client of a program's own, around ours.
 type wrapper struct {
 	Client
@@ -544,7 +143,6 @@ func (w *wrapper) GetEntries(prefix string) ([]string, error) {
 	}
 	return values, err
 }
-
 func TestForeignClient_WorksThroughTheInterface(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -580,13 +178,11 @@ func (c *blockingClient) GetEntries(string) ([]string, error) {
 	<-c.let
 	return []string{"x"}, nil
 }
-
 func (c *blockingClient) WatchPrefix(_ string, ch chan struct{}) {
 	for range 100 {
 		ch <- struct{}{}
 	}
 }
-
 func TestForeignClient_SignalsCoalesce(t *testing.T) {
 	c := &blockingClient{lists: make(chan struct{}, 1000), let: make(chan struct{}, 1)}
 	c.let <- struct{}{}
@@ -603,7 +199,6 @@ func TestForeignClient_SignalsCoalesce(t *testing.T) {
 	s.Stop()
 	holds(t, 18)
 }
-
 func TestWatchPrefix_SignalsOnceForEachChange(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)
@@ -652,7 +247,6 @@ func TestWatchPrefix_SignalsOnceForEachChange(t *testing.T) {
 	}
 	holds(t, 19)
 }
-
 func TestPrefix_IsPlainBytes(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)
@@ -672,7 +266,6 @@ func TestPrefix_IsPlainBytes(t *testing.T) {
 	}
 	holds(t, 20)
 }
-
 func TestManyPages_AreOneRevision(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -700,7 +293,6 @@ func TestManyPages_AreOneRevision(t *testing.T) {
 		t.Fatal(len(entries), err)
 	}
 }
-
 func TestNilClient_IsAnError(t *testing.T) {
 	if _, err := NewInstancer(nil, "/s/", nil); err == nil || !strings.Contains(err.Error(), "client is nil") {
 		t.Error(err)
@@ -715,50 +307,6 @@ func TestNilClient_IsAnError(t *testing.T) {
 		t.Error("no error")
 	}
 }
-
-func TestThousandCycles_LeaveNothing(t *testing.T) {
-	etcd := newCluster(t, 1)
-	c, _ := etcd.connect(t)
-	cycle := func(i int) {
-		s := Service{Key: fmt.Sprintf("/s/%d", i%10), Value: "v"}
-		if err := c.Register(s); err != nil {
-			t.Fatal(err)
-		}
-		in, err := NewInstancer(c, "/s/", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ch := make(chan sd.Event, 1)
-		in.Register(ch)
-		in.Stop()
-		if err := c.Deregister(s); err != nil {
-			t.Fatal(err)
-		}
-	}
-	usage := func() (goroutines int, heap uint64) {
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return runtime.NumGoroutine(), m.HeapAlloc
-	}
-	for i := range 100 {
-		cycle(i)
-	}
-	before, heap := usage()
-	for i := range 1000 {
-		cycle(i)
-	}
-	eventually(t, 5*time.Second, "the goroutines are flat", func() bool {
-		now, _ := usage()
-		return now <= before+10
-	})
-	// The member in this process keeps every revision: about a kilobyte a cycle.
-	if _, now := usage(); now > heap+8<<20 {
-		t.Errorf("the heap grew from %d to %d", heap, now)
-	}
-	holds(t, 26)
-}
-
 func TestPermissionRevokedAndGranted_IsToldAndOver(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)

@@ -2,13 +2,10 @@ package etcdv3
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -35,15 +32,6 @@ type registration struct {
 	owned   ownership                    // what became of the key since it was put
 }
 
-// tenure is one lease for as long as it is held.
-type tenure struct {
-	id    clientv3.LeaseID
-	asked int64         // the TTL that was asked for, in seconds
-	ttl   time.Duration // the TTL that etcd granted
-	every time.Duration // the heartbeat
-	beats <-chan beat   // the answers to it
-}
-
 func newRegistration(c *client, key string) *registration {
 	r := &registration{client: c, key: key, requests: make(chan request), silence: time.NewTimer(time.Hour)}
 	r.silence.Stop()
@@ -58,35 +46,6 @@ type request struct {
 	deadline time.Time
 	reply    chan error // buffered
 }
-
-// isLoss reports whether a reason why a key is not registered is that it was,
-// and was lost.
-func isLoss(err error) bool {
-	switch err {
-	case errLeaseLost, errUnconfirmed, errKeyDeleted, errKeyChanged, errKeyTaken:
-		return true
-	}
-	return false
-}
-
-// Why a key is not registered any more by who asked for it.
-var (
-	errReleased = errors.New("deregistered, or the client's context has ended")
-	errReplaced = errors.New("another Registrar of the same client has registered the key")
-)
-
-var (
-	// errEnded says that a registration ended before it took a request.
-	errEnded = errors.New("the registration has ended")
-	// errOvertaken says that it ended while it served one.
-	errOvertaken = errors.New("deregistered meanwhile")
-)
-
-// errLeaseLost and errUnconfirmed are why a key is not registered.
-var (
-	errLeaseLost   = errors.New("the lease was lost, by expiry or revocation")
-	errUnconfirmed = errors.New("no heartbeat was answered for as long as the lease lives: etcd is out of reach")
-)
 
 // acquireJitter spreads the first attempt of many registrations that lost
 // their leases at one moment. A lease that is lost between two heartbeats is
@@ -216,50 +175,6 @@ func (r *registration) end(ctx context.Context) error {
 	}
 }
 
-// set puts the key for a call of Register, whoever held it before: under the
-// lease that is held if it has the TTL that is asked for, else under a new
-// one. A key that is there stays there all the time.
-func (r *registration) set(ctx context.Context, req request) error {
-	every, ttl := req.service.TTL.timing()
-	t := r.tenure
-	if t == nil || t.asked != ttl {
-		var err error
-		if t, err = r.grant(ctx, every, ttl); err != nil {
-			return err
-		}
-	}
-	revision, err := r.client.put(ctx, req.service, t.id)
-	if errors.Is(err, rpctypes.ErrLeaseNotFound) && t == r.tenure { // lost since its last beat
-		if t, err = r.grant(ctx, every, ttl); err != nil {
-			return err
-		}
-		revision, err = r.client.put(ctx, req.service, t.id)
-	}
-	if err != nil {
-		if t != r.tenure {
-			r.giveBack(ctx, t)
-		}
-		return err
-	}
-	if r.tenure != nil && t != r.tenure {
-		r.giveBack(ctx, r.tenure)
-	}
-	if t.every != every {
-		t.every = every
-		r.client.heartbeat.change(t.id, every)
-	}
-	r.tenure, r.service = t, req.service
-	r.lease.Store(int64(t.id))
-	if req.observe != nil {
-		r.tell(errReplaced)
-		r.observe = req.observe
-	}
-	r.owned.put(revision)
-	r.told = errEnded // so that it is news
-	r.tell(nil)
-	return nil
-}
-
 // serve serves a call of Register, and reports whether it succeeded. If not,
 // what was registered before stays.
 func (r *registration) serve(ctx context.Context, req request) bool {
@@ -276,31 +191,6 @@ func (r *registration) serve(ctx context.Context, req request) bool {
 	}
 	req.reply <- err
 	return err == nil
-}
-
-// reacquire is one attempt to register again, and reports whether there is
-// something to hold: the key, or a lease for it while another owner has it.
-func (r *registration) reacquire(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, r.client.timeout)
-	defer cancel()
-	if r.tenure == nil {
-		every, ttl := r.service.TTL.timing()
-		t, err := r.grant(ctx, every, ttl)
-		if err != nil {
-			return false
-		}
-		r.tenure = t
-		r.lease.Store(int64(t.id))
-	}
-	err := r.claim(ctx)
-	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
-		r.lost()
-	}
-	if err != nil {
-		return false
-	}
-	r.tell(r.owned.trouble)
-	return true
 }
 
 // confirmed acts on a heartbeat that was answered: this is when a key that
@@ -321,35 +211,6 @@ func (r *registration) confirmed(ctx context.Context, b beat) {
 		_ = r.claim(ctx) // what it does not mend, the next heartbeat does
 	}
 	r.tell(r.owned.trouble)
-}
-
-// lost notes that etcd knows the lease no more.
-func (r *registration) lost() {
-	r.client.heartbeat.drop(r.tenure.id)
-	r.tenure = nil
-	r.lease.Store(0)
-	r.unwatchKey()
-	r.tell(errLeaseLost)
-}
-
-// grant takes a lease, and keeps it alive from now on.
-func (r *registration) grant(ctx context.Context, every time.Duration, ttl int64) (*tenure, error) {
-	resp, err := r.client.grant(ctx, ttl)
-	if err != nil {
-		return nil, fmt.Errorf("grant a lease of %d s: %w", ttl, err)
-	}
-	t := &tenure{id: resp.ID, asked: ttl, ttl: time.Duration(resp.TTL) * time.Second, every: every}
-	t.beats = r.client.heartbeat.keep(t.id, every, t.ttl)
-	r.owned.add(t.id)
-	return t, nil
-}
-
-// giveBack revokes a lease that is not to be held, now or at the end.
-func (r *registration) giveBack(ctx context.Context, t *tenure) {
-	r.client.heartbeat.drop(t.id)
-	if r.client.revoke(ctx, t.id) != nil {
-		r.orphans = append(r.orphans, t.id)
-	}
 }
 
 // tell passes on why the key is not registered, nil when it is, if that is news.

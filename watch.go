@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -16,9 +15,6 @@ import (
 )
 
 const (
-	// pageSize is how many keys one range request lists at most.
-	pageSize = 10_000
-
 	// When etcd has given no sign of life for longer than the grace, there are
 	// hurriedAttempts to list, each within hurriedTimeout, and then probes:
 	// they go to one member after the other, and one that answers is enough to
@@ -90,68 +86,6 @@ func (w *watch) run(ctx context.Context) {
 	}
 }
 
-// list replaces what is known by what etcd holds at one revision.
-func (w *watch) list(ctx context.Context) error {
-	var all *entries
-	header, err := listPages(w.link, w.prefix, func(key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
-		return w.get(ctx, key, opts...)
-	}, func(page *clientv3.GetResponse) {
-		if all == nil {
-			all = newEntries(int(page.Count))
-		}
-		for _, kv := range page.Kvs {
-			all.load(kv.Key, kv.Value)
-		}
-	})
-	if err != nil {
-		return err
-	}
-	all.sort()
-	news := w.entries == nil || w.failed || !maps.Equal(w.entries.values, all.values)
-	w.entries, w.header, w.listed, w.failed = all, header, header.GetRevision(), false
-	if news {
-		w.update(all.sorted)
-	}
-	return nil
-}
-
-// listPages lists a prefix at one revision, and returns the header that holds it.
-func listPages(link *link, prefix string, get func(key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error), use func(*clientv3.GetResponse)) (*pb.ResponseHeader, error) {
-	header := (*pb.ResponseHeader)(nil)
-	opts := []clientv3.OpOption{clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefix)), clientv3.WithLimit(pageSize)}
-	for from := firstKey(prefix); ; {
-		page, err := get(from, opts...)
-		if err != nil {
-			return nil, fmt.Errorf("list prefix %q: %w", prefix, link.explain(err))
-		}
-		if len(opts) == 2 {
-			header = page.Header
-			opts = append(opts, clientv3.WithRev(header.GetRevision()))
-		}
-		use(page)
-		if !page.More || len(page.Kvs) == 0 {
-			return header, nil
-		}
-		from = string(page.Kvs[len(page.Kvs)-1].Key) + "\x00"
-	}
-}
-
-// get is one range request, within the request timeout. When the subscribers
-// are to hear soon of an outage that was found late, it is in a hurry.
-func (w *watch) get(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
-	timeout := w.timeout
-	if w.hurries() && w.attempts < hurriedAttempts {
-		timeout = min(timeout, hurriedTimeout)
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	resp, err := w.cli.KV.Get(ctx, key, opts...)
-	if err == nil {
-		w.alive = time.Now()
-	}
-	return resp, err
-}
-
 // follow applies the changes after the list, and returns why that ended. It
 // watches from the revision of the list, not from the next: a watch that is
 // ahead of the store answers no progress request (server/storage/mvcc,
@@ -203,26 +137,6 @@ var (
 	errNotOpened      = errors.New("etcd does not answer to the watch")
 	errSilent         = errors.New("the watch gives no sign of life")
 )
-
-// probe is the cheapest read that tells where in its history etcd is, and that
-// it can be read from: one key, which is not there as a rule.
-func (w *watch) probe(ctx context.Context, timeout time.Duration) (*pb.ResponseHeader, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	resp, err := w.get(ctx, firstKey(w.prefix), clientv3.WithCountOnly())
-	if err != nil {
-		return nil, fmt.Errorf("check prefix %q: %w", w.prefix, w.link.explain(err))
-	}
-	return resp.Header, nil
-}
-
-// firstKey is the first key that a prefix can match: etcd has no empty one.
-func firstKey(prefix string) string {
-	if prefix == "" {
-		return "\x00"
-	}
-	return prefix
-}
 
 // openTimeout is how long a member may take to begin a watch: short at first,
 // so that a silent one is soon left for another.
