@@ -153,7 +153,8 @@ func NewClient(ctx context.Context, machines []string, options ClientOptions) (C
 //
 // Set DialKeepAliveTime and DialKeepAliveTimeout in its configuration so that
 // they add up to less than the TTL of what you register: grpc does not notice
-// a silent link by itself.
+// a silent link by itself. While it has no connection, grpc's back-off is cut
+// short, so that what is registered comes back as soon as with NewClient.
 func NewClientFrom(ctx context.Context, cli *clientv3.Client, options ClientOptions) (Client, error) {
 	if cli == nil || cli.KV == nil || cli.Lease == nil || cli.Watcher == nil || cli.Ctx() == nil {
 		return nil, errors.New("cli is nil or has no KV, Lease or Watcher: make it with clientv3.New")

@@ -61,14 +61,24 @@ func (l *link) lost() <-chan struct{} {
 	return l.broken
 }
 
-// monitor follows the state of a connection until ctx ends.
+// reconnectEvery is how often a connection that fails is tried again. grpc's own
+// back-off grows to two minutes, for a client that somebody else configured.
+const reconnectEvery = reconnectMax
+
+// monitor follows the state of a connection until ctx ends. It tells everybody
+// of a loss, and has grpc connect again soon.
 func (l *link) monitor(ctx context.Context, conn *grpc.ClientConn) {
-	for {
+	for ctx.Err() == nil {
 		state := conn.GetState()
-		if !conn.WaitForStateChange(ctx, state) {
-			return
+		if state == connectivity.TransientFailure {
+			soon, cancel := context.WithTimeout(ctx, reconnectEvery)
+			if !conn.WaitForStateChange(soon, state) {
+				conn.ResetConnectBackoff()
+			}
+			cancel()
+			continue
 		}
-		if state == connectivity.Ready {
+		if conn.WaitForStateChange(ctx, state) && state == connectivity.Ready {
 			l.announce()
 		}
 	}

@@ -204,3 +204,26 @@ func TestEtcdRestoredFromACopy_IsNoticed(t *testing.T) {
 	mustPut(t, n.admin(), "/s/4", "d")
 	eventually(t, 3*time.Second, "it goes on", func() bool { return events.shows("a", "d") })
 }
+
+func TestLongOutageOfAWrappedClient_IsOverAsSoon(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	c, err := NewClientFrom(ctx, plain(t, n.endpoint()), ClientOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, events := discover(t, c, "/s/")
+	if err := c.Register(Service{Key: "/s/1", Value: "v", TTL: fast}); err != nil {
+		t.Fatal(err)
+	}
+	n.cut()
+	time.Sleep(25 * time.Second) // grpc's own back-off would be ten seconds by now
+	n.mend()
+	took := eventually(t, 15*time.Second, "all is well again", func() bool {
+		return events.shows("v") && len(values(t, n.admin(), "/s/")) == 1
+	})
+	within(t, 3, 5*time.Second, took)
+	within(t, 13, 5*time.Second, took)
+}
