@@ -94,9 +94,9 @@ const (
 	patience = 0.35
 
 	// A new stream has this long for its first answer, and twice as long after
-	// every failure.
+	// every failure, but never so long that etcd could be back for 5 s.
 	firstPatience    = time.Second
-	firstPatienceMax = 8 * time.Second
+	firstPatienceMax = defaultTimeout
 
 	// slack is the part of its heartbeat that a beat may come early, to share
 	// a packet with others: a thousand leases then cost tens of writes.

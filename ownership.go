@@ -25,13 +25,6 @@ type ownership struct {
 	stream   int64              // that changes come on
 }
 
-// What can become of a key while its lease lives.
-var (
-	errKeyDeleted = errors.New("the key was deleted from outside, or with its lease; it is put back at the next heartbeat")
-	errKeyChanged = errors.New("the key holds an earlier value; it is put again at the next heartbeat")
-	errKeyTaken   = errors.New("the key was taken by another owner; it is put back when it is free")
-)
-
 // put notes that the key was put as it should be.
 func (o *ownership) put(revision int64) { o.trouble, o.revision = nil, revision }
 

@@ -112,7 +112,7 @@ func TestOperations_HasEveryLogLine(t *testing.T) {
 	}
 	unwrapped := strings.Join(strings.Fields(string(document)), " ")
 	found := 0
-	for _, file := range []string{"registrar.go", "registration.go", "ownership.go", "instancer.go", "watch.go", "check.go"} {
+	for _, file := range []string{"registrar.go", "reasons.go", "instancer.go", "watch.go", "check.go"} {
 		code, err := os.ReadFile(filepath.Join(source, file))
 		if err != nil {
 			t.Fatal(err)

@@ -19,34 +19,6 @@ type tenure struct {
 	beats <-chan beat   // the answers to it
 }
 
-// isLoss reports whether a reason why a key is not registered is that it was,
-// and was lost.
-func isLoss(err error) bool {
-	switch err {
-	case errLeaseLost, errUnconfirmed, errKeyDeleted, errKeyChanged, errKeyTaken:
-		return true
-	}
-	return false
-}
-
-// Why a key is not registered any more by who asked for it.
-var (
-	errReleased = errors.New("deregistered, or the client's context has ended")
-	errReplaced = errors.New("another Registrar of the same client has registered the key")
-)
-var (
-	// errEnded says that a registration ended before it took a request.
-	errEnded = errors.New("the registration has ended")
-	// errOvertaken says that it ended while it served one.
-	errOvertaken = errors.New("deregistered meanwhile")
-)
-
-// errLeaseLost and errUnconfirmed are why a key is not registered.
-var (
-	errLeaseLost   = errors.New("the lease was lost, by expiry or revocation")
-	errUnconfirmed = errors.New("no heartbeat was answered for as long as the lease lives: etcd is out of reach")
-)
-
 // set puts the key for a call of Register, whoever held it before: under the
 // lease that is held if it has the TTL that is asked for, else under a new
 // one. A key that is there stays there all the time.
