@@ -17,6 +17,7 @@ type party struct {
 	name    string
 	client  Client
 	timeout time.Duration
+	wraps   bool            // a clientv3 client that it closes by itself
 	ctx     context.Context // of the client
 	cancel  context.CancelFunc
 	close   func() // ends what the package does not
@@ -29,7 +30,7 @@ type partyPlan struct {
 	slot    int
 	members []int // that it knows
 	timeout time.Duration
-	wraps   bool // a clientv3 client that it closes by itself
+	wraps   bool // see party
 	watches []watchPlan
 }
 
@@ -81,7 +82,7 @@ func (c *chaos) connect(plan partyPlan) (*party, error) {
 		endpoints = append(endpoints, c.etcd.bridges[m].endpoint())
 	}
 	options := ClientOptions{HeaderTimeoutPerRequest: plan.timeout}
-	p := &party{name: plan.name, timeout: plan.timeout, close: func() {}}
+	p := &party{name: plan.name, timeout: plan.timeout, wraps: plan.wraps, close: func() {}}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	var err error
 	if !plan.wraps {

@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	chaosServices = 30
+	chaosServices = 40
+	chaosSteady   = 12    // of them are registered once, by the first client
 	slots         = 5     // of clients; the first lives as long as the soak
 	rivals        = slots // the slot of the client that fights for keys
 )
@@ -43,7 +44,11 @@ func (c *chaos) plan(rng *rand.Rand, end time.Duration) (lanes [][]step) {
 	}
 	for n := range chaosServices {
 		key := fmt.Sprintf("%s%02d", chaosPrefixes[1+n%2], n)
-		c.services = append(c.services, c.newService(key, n%slots, n%3 != 0))
+		slot := n % slots
+		if n < chaosSteady {
+			slot = 0
+		}
+		c.services = append(c.services, c.newService(key, slot, n%3 != 0))
 	}
 	c.intruders = make([]*intruder, chaosServices)
 	const ms = time.Millisecond
@@ -136,7 +141,7 @@ func (p *planner) registration(s *service) fault {
 }
 
 func (p *planner) serviceChange() (fault, bool) {
-	s := p.c.services[p.IntN(chaosServices)]
+	s := p.c.services[chaosSteady+p.IntN(chaosServices-chaosSteady)]
 	switch n := p.IntN(10); {
 	case n < 6:
 		return p.registration(s), true

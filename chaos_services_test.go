@@ -4,11 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
-	"time"
-
-	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // service is one key, and the goroutine that registers and deregisters it.
@@ -123,10 +119,23 @@ func (s *service) deregister(guarded bool) {
 	}
 	if err != nil {
 		s.c.log("%s: %v", s.key, err)
+	} else if s.wanted && s.current == nil && !p.gone() {
+		s.isGone()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.wanted = false
+}
+
+// isGone checks that what was deregistered without an error is gone at once.
+func (s *service) isGone() {
+	s.c.request("read "+s.key, func(ctx context.Context) error {
+		resp, err := s.c.admin.Get(ctx, s.key)
+		if err == nil && len(resp.Kvs) > 0 && string(resp.Kvs[0].Value) == s.value {
+			s.c.fail("%s was deregistered without an error, and etcd holds %q", s.key, s.value)
+		}
+		return err
+	})
 }
 
 func (s *service) call(p *party, what string, call func()) {
@@ -146,7 +155,7 @@ func (s *service) wrong(held string, last *intruder) string {
 	live := s.live()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	taken := held != "" && last != nil && held == last.value && !last.left()
+	taken := last.has(held)
 	var err error
 	if s.current != nil {
 		err = s.current.Err()
@@ -163,126 +172,4 @@ func (s *service) wrong(held string, last *intruder) string {
 		return fmt.Sprintf("is not registered, Err is nil, and etcd holds %q", held)
 	}
 	return ""
-}
-
-// intruder is another owner of a service's key.
-type intruder struct {
-	value string
-	leave func() bool // reports whether it has surely left
-
-	mu   sync.Mutex // guards gone
-	gone bool
-}
-
-func (i *intruder) left() bool {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.gone
-}
-
-// remove makes the intruder leave, if it has not left.
-func (i *intruder) remove() {
-	if i.left() {
-		return
-	}
-	gone := i.leave()
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.gone = gone
-}
-
-// intrude writes a service's key as an owner does that knows nothing of leases.
-func (c *chaos) intrude(n int, value string) {
-	key := c.services[n].key
-	c.intruders[n] = &intruder{value: value, leave: func() bool {
-		return c.request("leave", func(ctx context.Context) error {
-			_, err := c.admin.Txn(ctx).If(clientv3.Compare(clientv3.Value(key), "=", value)).Then(clientv3.OpDelete(key)).Commit()
-			return err
-		})
-	}}
-	c.request("intrude", func(ctx context.Context) error {
-		_, err := c.admin.Put(ctx, key, value)
-		return err
-	})
-}
-
-// rival registers a service's key from another client of this package.
-func (c *chaos) rival(n int, value string) {
-	s := Service{Key: c.services[n].key, Value: value, TTL: NewTTLOption(500*time.Millisecond, 3*time.Second)}
-	p := c.party(rivals)
-	c.intruders[n] = &intruder{value: value, leave: func() bool {
-		c.call(p.timeout, "Client.Deregister of a rival", func() { _ = p.client.Deregister(s) })
-		return true // at the latest when the lease ends
-	}}
-	c.call(p.timeout, "Client.Register of a rival", func() { _ = p.client.Register(s) })
-}
-
-// removeIntruders makes the last ones leave.
-func (c *chaos) removeIntruders() {
-	for _, i := range c.intruders {
-		if i != nil {
-			i.remove()
-		}
-	}
-}
-
-// request is a request from outside, which may fail while faults are.
-func (c *chaos) request(what string, do func(context.Context) error) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-	defer cancel()
-	err := do(ctx)
-	if err != nil {
-		c.log("%s: %v", what, err)
-	}
-	return err == nil
-}
-
-// revoke ends the lease of a service from outside.
-func (c *chaos) revoke(key string) {
-	c.request("revoke "+key, func(ctx context.Context) error {
-		resp, err := c.admin.Get(ctx, key)
-		if err != nil || len(resp.Kvs) == 0 || resp.Kvs[0].Lease == 0 {
-			return err
-		}
-		_, err = c.admin.Revoke(ctx, clientv3.LeaseID(resp.Kvs[0].Lease))
-		return err
-	})
-}
-
-// remove deletes keys from outside.
-func (c *chaos) remove(key string, opts ...clientv3.OpOption) {
-	c.request("delete "+key, func(ctx context.Context) error {
-		_, err := c.admin.Delete(ctx, key, opts...)
-		return err
-	})
-}
-
-// compact forgets what is older than the observer has seen, less a few.
-func (c *chaos) compact(less int64) {
-	revision := c.history.seen() - less
-	c.request("compact", func(ctx context.Context) error {
-		if revision < 1 {
-			return nil
-		}
-		_, err := c.admin.Compact(ctx, revision)
-		if err != nil && strings.Contains(err.Error(), "compacted") {
-			return nil
-		}
-		return err
-	})
-}
-
-// moveLeader makes another member the leader.
-func (c *chaos) moveLeader(further int) {
-	c.request("move the leader", func(ctx context.Context) error {
-		for n, cli := range c.direct {
-			status, err := cli.Status(ctx, cli.Endpoints()[0])
-			if err != nil || status.Leader != c.ids[n] {
-				continue
-			}
-			_, err = cli.MoveLeader(ctx, c.ids[(n+further)%len(c.ids)])
-			return err
-		}
-		return errors.New("there is no leader")
-	})
 }
