@@ -23,7 +23,7 @@ func TestUserAndPassword_SurviveTokenExpiryAndRestarts(t *testing.T) {
 	admin := n.admin()
 	enableAuth(t, admin, "svc", "/s/", clientv3.PermissionType(clientv3.PermReadWrite))
 	journal := &journal{}
-	counter, auths := &beatCounter{}, &authCounter{}
+	counter, auths := &beatCounter{}, &callCounter{method: "/Authenticate"}
 	c, _ := connect(t, ClientOptions{
 		Username: "svc", Password: "svc-pass", DialOptions: []grpc.DialOption{counter.option(), auths.option()},
 	}, n.endpoint())
@@ -71,28 +71,6 @@ func TestUserAndPassword_SurviveTokenExpiryAndRestarts(t *testing.T) {
 		}
 	}
 	holds(t, 25)
-}
-
-// authCounter counts authentications.
-type authCounter struct {
-	mu sync.Mutex
-	n  int
-}
-
-func (a *authCounter) option() grpc.DialOption {
-	return grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-		if strings.HasSuffix(method, "/Authenticate") {
-			a.mu.Lock()
-			a.n++
-			a.mu.Unlock()
-		}
-		return invoker(ctx, method, req, reply, cc, opts...)
-	})
-}
-func (a *authCounter) count() int {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.n
 }
 func TestUserThatMayNotRead_RegistersAgainAllTheSame(t *testing.T) {
 	t.Parallel()
@@ -155,11 +133,7 @@ func TestNamespacedClient(t *testing.T) {
 	cli.KV = namespace.NewKV(cli.KV, "ns/")
 	cli.Watcher = namespace.NewWatcher(cli.Watcher, "ns/")
 	cli.Lease = namespace.NewLease(cli.Lease, "ns/")
-	ctx, leave := context.WithCancel(t.Context())
-	c, err := NewClientFrom(ctx, cli, ClientOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c, leave := wrap(t, cli)
 	s, err := NewInstancer(c, "/s/", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -182,10 +156,7 @@ func TestWrappedClientClosedFirst_NothingHangs(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)
 	cli := plain(t, etcd.endpoints()...)
-	c, err := NewClientFrom(t.Context(), cli, ClientOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c, _ := wrap(t, cli)
 	s := Service{Key: "/s/1", Value: "v"}
 	if err := c.Register(s); err != nil {
 		t.Fatal(err)

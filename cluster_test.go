@@ -69,6 +69,19 @@ func connect(t testing.TB, options ClientOptions, endpoints ...string) (*client,
 	return c.(*client), cancel
 }
 
+// wrap returns a Client on a clientv3 client, both of which end with the test,
+// and what ends its context.
+func wrap(t testing.TB, cli *clientv3.Client) (Client, context.CancelFunc) {
+	t.Helper()
+	ctx, leave := context.WithCancel(context.Background())
+	t.Cleanup(leave)
+	c, err := NewClientFrom(ctx, cli, ClientOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, leave
+}
+
 // values returns the values under a prefix, as etcd holds them.
 func (c *cluster) values(t testing.TB, prefix string) (all []string) {
 	t.Helper()

@@ -165,11 +165,7 @@ func TestContextEnds_AWrappedClientIsLeftOpen(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)
 	cli := plain(t, etcd.endpoints()...)
-	ctx, leave := context.WithCancel(t.Context())
-	c, err := NewClientFrom(ctx, cli, ClientOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c, leave := wrap(t, cli)
 	if err := c.Register(Service{Key: "/s/1", Value: "v"}); err != nil {
 		t.Fatal(err)
 	}

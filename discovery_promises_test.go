@@ -25,32 +25,10 @@ func mustPut(t testing.TB, cli *clientv3.Client, kvs ...string) {
 		}
 	}
 }
-
-// rangeCounter counts the range requests of a client.
-type rangeCounter struct {
-	mu sync.Mutex
-	n  int
-}
-
-func (r *rangeCounter) option() grpc.DialOption {
-	return grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-		if method == "/etcdserverpb.KV/Range" {
-			r.mu.Lock()
-			r.n++
-			r.mu.Unlock()
-		}
-		return invoker(ctx, method, req, reply, cc, opts...)
-	})
-}
-func (r *rangeCounter) count() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.n
-}
 func TestOneChange_IsOneEventAndNoList(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)
-	counter := &rangeCounter{}
+	counter := &callCounter{method: "/Range"}
 	c, _ := connect(t, ClientOptions{DialOptions: []grpc.DialOption{counter.option()}}, etcd.endpoints()...)
 	_, events := discover(t, c, "/s/")
 	listed := counter.count()

@@ -73,12 +73,7 @@ func TestServingMembersLinkSilent_TheWatchMovesAndTheLeaseIsKept(t *testing.T) {
 func TestSilentLinkOfAWrappedClientWithoutKeepAlive_TheWatchMoves(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 3)
-	ctx, leave := context.WithCancel(t.Context())
-	defer leave()
-	c, err := NewClientFrom(ctx, plain(t, etcd.endpoints()...), ClientOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c, _ := wrap(t, plain(t, etcd.endpoints()...))
 	_, events := discover(t, c, "/s/")
 	if err := c.Register(Service{Key: "/s/own", Value: "own"}); err != nil {
 		t.Fatal(err)
@@ -208,12 +203,7 @@ func TestEtcdRestoredFromACopy_IsNoticed(t *testing.T) {
 func TestLongOutageOfAWrappedClient_IsOverAsSoon(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
-	ctx, leave := context.WithCancel(t.Context())
-	defer leave()
-	c, err := NewClientFrom(ctx, plain(t, n.endpoint()), ClientOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c, _ := wrap(t, plain(t, n.endpoint()))
 	_, events := discover(t, c, "/s/")
 	if err := c.Register(Service{Key: "/s/1", Value: "v", TTL: fast}); err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-kit/log"
@@ -73,3 +74,20 @@ func (s countedStream) SendMsg(m any) error {
 	}
 	return s.ClientStream.SendMsg(m)
 }
+
+// callCounter counts the calls of one method of etcd that a client makes.
+type callCounter struct {
+	method string
+	calls  atomic.Int64
+}
+
+func (c *callCounter) option() grpc.DialOption {
+	return grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		if strings.HasSuffix(method, c.method) {
+			c.calls.Add(1)
+		}
+		return invoker(ctx, method, req, reply, cc, opts...)
+	})
+}
+
+func (c *callCounter) count() int { return int(c.calls.Load()) }
