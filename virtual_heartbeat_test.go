@@ -1,0 +1,310 @@
+package etcdv3
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// virtualBeats is what heartbeats talk to: streams that answer after a delay,
+// or not at all.
+type virtualBeats struct {
+	mu     sync.Mutex // guards all below
+	delay  func(stream int) (d time.Duration, answered bool)
+	opens  []time.Time
+	sent   []time.Time
+	stuck  bool // opening, or sending, takes for ever
+	failed bool // opening fails
+	lost   bool // the lease is not known
+}
+
+// virtualStream is one of them.
+type virtualStream struct {
+	beats   *virtualBeats
+	number  int
+	ctx     context.Context
+	answers chan *pb.LeaseKeepAliveResponse
+}
+
+// answersAfter makes every stream answer after a delay.
+func answersAfter(d time.Duration) func(int) (time.Duration, bool) {
+	return func(int) (time.Duration, bool) { return d, true }
+}
+
+func isSilent(int) (time.Duration, bool) { return 0, false }
+
+// heartbeat returns one on the double. It ends with the test.
+func (b *virtualBeats) heartbeat(t *testing.T) *heartbeat {
+	t.Helper()
+	h := &heartbeat{open: b.open, leases: map[clientv3.LeaseID]*lease{}, wake: make(chan struct{}, 1)}
+	h.worker = start(context.Background(), h.run)
+	t.Cleanup(h.worker.stop)
+	return h
+}
+
+func (b *virtualBeats) open(ctx context.Context) (beatStream, error) {
+	b.mu.Lock()
+	b.opens = append(b.opens, time.Now())
+	s := &virtualStream{beats: b, number: len(b.opens), ctx: ctx, answers: make(chan *pb.LeaseKeepAliveResponse, 1000)}
+	stuck, failed := b.stuck, b.failed
+	b.mu.Unlock()
+	if stuck {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	if failed {
+		return nil, errors.New("there is no etcd")
+	}
+	return s, nil
+}
+
+func (s *virtualStream) Send(in *pb.LeaseKeepAliveRequest) error {
+	b := s.beats
+	b.mu.Lock()
+	b.sent = append(b.sent, time.Now())
+	d, answered := b.delay(s.number)
+	out := &pb.LeaseKeepAliveResponse{ID: in.ID, TTL: 10}
+	if b.lost {
+		out.TTL = 0
+	}
+	stuck := b.stuck
+	b.mu.Unlock()
+	if stuck {
+		<-s.ctx.Done()
+		return s.ctx.Err()
+	}
+	if answered {
+		time.AfterFunc(d, func() { s.answers <- out })
+	}
+	return nil
+}
+
+func (s *virtualStream) Recv() (*pb.LeaseKeepAliveResponse, error) {
+	select {
+	case out := <-s.answers:
+		return out, nil
+	case <-s.ctx.Done():
+		return nil, s.ctx.Err()
+	}
+}
+
+// change changes the double, and opened and beaten count what it saw.
+func (b *virtualBeats) change(f func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	f()
+}
+
+func (b *virtualBeats) opened() []time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.opens)
+}
+
+func (b *virtualBeats) beaten() []time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.sent)
+}
+
+func TestVirtual_ThousandLeases_ShareOneStreamAndPackets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &virtualBeats{delay: answersAfter(time.Millisecond)}
+		h := b.heartbeat(t)
+		for i := range 1000 {
+			h.keep(clientv3.LeaseID(i), 3*time.Second, 10*time.Second)
+			time.Sleep(3 * time.Millisecond)
+		}
+		after(time.Minute)
+		if n := len(b.opened()); n != 1 {
+			t.Errorf("%d streams", n)
+		}
+		sent := b.beaten()
+		moments := len(slices.CompactFunc(slices.Clone(sent), time.Time.Equal))
+		if len(sent) < 20*1000 || len(sent) > 22*1000 || moments > len(sent)/20 {
+			t.Errorf("%d beats, at %d moments", len(sent), moments)
+		}
+	})
+}
+
+func TestVirtual_AnswerSlowerThanTheHeartbeat_KeepsTheLeaseAndTheStream(t *testing.T) {
+	for _, slow := range []time.Duration{900 * time.Millisecond, 1500 * time.Millisecond, 2500 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			b := &virtualBeats{delay: answersAfter(slow)}
+			answers := b.heartbeat(t).keep(1, time.Second, 10*time.Second)
+			last := time.Now()
+			for range 3600 {
+				select {
+				case beat := <-answers:
+					last = time.Now()
+					if beat.lost {
+						t.Fatal("lost")
+					}
+				case <-time.After(time.Second):
+				}
+				if silent := time.Since(last); silent > 10*time.Second {
+					t.Fatalf("answers take %v: none for %v, %d streams", slow, silent, len(b.opened()))
+				}
+			}
+			if n := len(b.opened()); n > 4 {
+				t.Errorf("answers take %v: %d streams in an hour", slow, n)
+			}
+		})
+	}
+}
+
+func TestVirtual_SilentStream_IsGivenUpInTimeForTheLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for at := time.Duration(0); at < 3*time.Second; at += 250 * time.Millisecond {
+			b := &virtualBeats{delay: answersAfter(time.Millisecond)}
+			h := b.heartbeat(t)
+			h.keep(1, 3*time.Second, 10*time.Second)
+			after(time.Minute + at)
+			silent := time.Now()
+			b.change(func() { b.delay = isSilent })
+			after(7*time.Second + 3*time.Second - at) // after the next beat, which is the first without an answer
+			tries := slices.DeleteFunc(b.beaten(), func(at time.Time) bool { return !at.After(silent) })
+			streams := len(b.opened())
+			if streams < 3 || len(tries) < 3 || tries[2].Sub(silent) > 10*time.Second-at {
+				t.Errorf("at %v: %d streams, beats at %v", at, streams, tries)
+			}
+			h.worker.stop()
+		}
+	})
+}
+
+func TestVirtual_SilentStream_ThreeTriesInSevenSecondsOfTheLastAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &virtualBeats{delay: answersAfter(time.Millisecond)}
+		answers := b.heartbeat(t).keep(1, 3*time.Second, 10*time.Second)
+		after(31 * time.Second)
+		for len(answers) > 0 {
+			<-answers
+		}
+		last := b.beaten()
+		answered := last[len(last)-1]
+		b.change(func() { b.delay = isSilent })
+		after(7*time.Second - time.Since(answered))
+		tries := len(b.beaten()) - len(last)
+		if tries < 2 {
+			t.Errorf("%d tries within 7 s of the last answer", tries)
+		}
+		after(time.Until(answered.Add(3*time.Second + 7*time.Second)))
+		if tries = len(b.beaten()) - len(last); tries < 3 {
+			t.Errorf("%d tries before the lease ends", tries)
+		}
+		// The next stream answers at once, and says so.
+		b.change(func() { b.delay = answersAfter(time.Millisecond) })
+		after(5 * time.Second)
+		select {
+		case beat := <-answers:
+			if !beat.resumed || beat.lost {
+				t.Errorf("%+v", beat)
+			}
+		default:
+			t.Error("no answer within 5 s of etcd's return")
+		}
+	})
+}
+
+func TestVirtual_FirstPatienceDoubles_AndIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &virtualBeats{delay: answersAfter(time.Millisecond), stuck: true}
+		b.heartbeat(t).keep(1, 3*time.Second, 10*time.Second)
+		after(5 * time.Minute)
+		waits := every(b.opened())
+		if waits[0] < firstPatience || waits[0] > firstPatience+3*backoffFirst {
+			t.Errorf("%v before the second stream", waits[0])
+		}
+		if waits[1] < 2*firstPatience {
+			t.Errorf("%v before the third stream", waits[1])
+		}
+		if most := slices.Max(waits); most > firstPatienceMax+backoffMax || most < firstPatienceMax {
+			t.Errorf("%v between two streams", most)
+		}
+		b.change(func() { b.stuck = false })
+		after(firstPatienceMax + backoffMax)
+		if len(b.beaten()) == 0 {
+			t.Fatal("no beat after etcd's return")
+		}
+		b.change(func() { b.delay = isSilent })
+		n := len(b.opened())
+		after(20 * time.Second)
+		if wait := b.opened()[n+1].Sub(b.opened()[n]); wait < firstPatience || wait >= 2*firstPatience {
+			t.Errorf("%v between the first streams after one that was well", wait)
+		}
+	})
+}
+
+func TestVirtual_StreamThatCannotBeOpened_IsTriedWithBackoff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &virtualBeats{delay: answersAfter(0), failed: true}
+		answers := b.heartbeat(t).keep(1, time.Second, 4*time.Second)
+		after(time.Hour)
+		if n := len(b.opened()); n < 1800 || n > 5000 {
+			t.Errorf("%d attempts in an hour", n)
+		}
+		b.change(func() { b.failed, b.lost = false, true })
+		after(backoffMax + time.Second)
+		if beat := <-answers; !beat.lost {
+			t.Error("the lease is lost, and its owner was not told")
+		}
+		n := len(b.beaten())
+		after(time.Minute)
+		if len(b.beaten()) != n {
+			t.Error("a lease that is lost is renewed")
+		}
+	})
+}
+
+func TestVirtual_SendThatBlocks_IsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &virtualBeats{delay: answersAfter(0)}
+		b.heartbeat(t).keep(1, 3*time.Second, 10*time.Second)
+		after(10 * time.Second)
+		n := len(b.opened())
+		b.change(func() { b.stuck = true })
+		after(3*time.Second + firstPatienceMax + 3*backoffFirst)
+		if len(b.opened()) == n {
+			t.Error("a stream that takes no more bytes is not given up")
+		}
+	})
+}
+
+func TestVirtual_LeasesOfDifferentHeartbeats_DroppedAndChanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &virtualBeats{delay: answersAfter(0)}
+		h := b.heartbeat(t)
+		h.keep(1, time.Second, 4*time.Second)
+		h.keep(2, time.Minute, time.Hour)
+		after(30 * time.Second)
+		h.change(2, time.Second)
+		h.change(3, time.Second) // not known
+		h.drop(1)
+		h.drop(1)
+		n := len(b.beaten())
+		after(30 * time.Second)
+		if beats := len(b.beaten()) - n; beats < 29 || beats > 32 {
+			t.Errorf("%d beats in 30 s", beats)
+		}
+		h.answer(&pb.LeaseKeepAliveResponse{ID: 1, TTL: 4}) // late
+		h.drop(2)
+		n = len(b.beaten())
+		after(time.Hour)
+		if len(b.beaten()) != n {
+			t.Error("beats without leases")
+		}
+		if h.queue.Len() != 0 || len(h.leases) != 0 {
+			t.Errorf("%v, %v", h.queue, h.leases)
+		}
+		heap.Init(&h.queue)
+	})
+}
