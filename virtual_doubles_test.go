@@ -13,6 +13,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -137,6 +138,8 @@ func hangs(ctx context.Context, _ string) error {
 	<-ctx.Done()
 	return status.FromContextError(ctx.Err()).Err()
 }
+
+func denies(context.Context, string) error { return rpctypes.ErrGRPCPermissionDenied }
 
 func refuses(context.Context, string) error { return status.Error(codes.Unavailable, "refused") }
 
