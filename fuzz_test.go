@@ -175,6 +175,7 @@ func fuzzOptions(files []string, flags uint8) (options ClientOptions) {
 		nowhere := func(context.Context, string) (net.Conn, error) { return nil, errors.New("there is no network") }
 		options.DialOptions = []grpc.DialOption{grpc.WithContextDialer(nowhere)}
 		if flags&32 != 0 {
+			//lint:ignore SA1019 the package honours it, as programs expect
 			options.DialOptions = append(options.DialOptions, grpc.WithBlock())
 		}
 	}

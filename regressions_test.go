@@ -243,6 +243,7 @@ func TestDeregisterByKey_AfterARegisterThatFailed_DeletesIt(t *testing.T) {
 		if err := c.Register(Service{Key: "/s/1", Value: "v"}); err == nil {
 			t.Fatal("registered")
 		}
+		after(0)
 		etcd.breaks(nil)
 		if err := c.Deregister(Service{Key: "/s/1"}); err != nil {
 			t.Error(err)

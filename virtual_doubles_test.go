@@ -153,16 +153,6 @@ func only(name string, f virtualFault) virtualFault {
 	}
 }
 
-// slow delays the answers to a call.
-func slow(d time.Duration) virtualFault {
-	return func(ctx context.Context, _ string) error {
-		if !sleep(ctx, d) {
-			return status.FromContextError(ctx.Err()).Err()
-		}
-		return nil
-	}
-}
-
 // times are when a call was made.
 func (e *virtualEtcd) times(name string) (all []time.Time) {
 	e.mu.Lock()

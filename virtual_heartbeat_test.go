@@ -1,11 +1,7 @@
 package etcdv3
 
 import (
-	"container/heap"
-	"context"
-	"errors"
 	"slices"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,107 +9,6 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
-
-// virtualBeats is what heartbeats talk to: streams that answer after a delay,
-// or not at all.
-type virtualBeats struct {
-	mu     sync.Mutex // guards all below
-	delay  func(stream int) (d time.Duration, answered bool)
-	opens  []time.Time
-	sent   []time.Time
-	stuck  bool // opening, or sending, takes for ever
-	failed bool // opening fails
-	lost   bool // the lease is not known
-}
-
-// virtualStream is one of them.
-type virtualStream struct {
-	beats   *virtualBeats
-	number  int
-	ctx     context.Context
-	answers chan *pb.LeaseKeepAliveResponse
-}
-
-// answersAfter makes every stream answer after a delay.
-func answersAfter(d time.Duration) func(int) (time.Duration, bool) {
-	return func(int) (time.Duration, bool) { return d, true }
-}
-
-func isSilent(int) (time.Duration, bool) { return 0, false }
-
-// heartbeat returns one on the double. It ends with the test.
-func (b *virtualBeats) heartbeat(t *testing.T) *heartbeat {
-	t.Helper()
-	h := &heartbeat{open: b.open, leases: map[clientv3.LeaseID]*lease{}, wake: make(chan struct{}, 1)}
-	h.worker = start(context.Background(), h.run)
-	t.Cleanup(h.worker.stop)
-	return h
-}
-
-func (b *virtualBeats) open(ctx context.Context) (beatStream, error) {
-	b.mu.Lock()
-	b.opens = append(b.opens, time.Now())
-	s := &virtualStream{beats: b, number: len(b.opens), ctx: ctx, answers: make(chan *pb.LeaseKeepAliveResponse, 1000)}
-	stuck, failed := b.stuck, b.failed
-	b.mu.Unlock()
-	if stuck {
-		<-ctx.Done()
-		return nil, ctx.Err()
-	}
-	if failed {
-		return nil, errors.New("there is no etcd")
-	}
-	return s, nil
-}
-
-func (s *virtualStream) Send(in *pb.LeaseKeepAliveRequest) error {
-	b := s.beats
-	b.mu.Lock()
-	b.sent = append(b.sent, time.Now())
-	d, answered := b.delay(s.number)
-	out := &pb.LeaseKeepAliveResponse{ID: in.ID, TTL: 10}
-	if b.lost {
-		out.TTL = 0
-	}
-	stuck := b.stuck
-	b.mu.Unlock()
-	if stuck {
-		<-s.ctx.Done()
-		return s.ctx.Err()
-	}
-	if answered {
-		time.AfterFunc(d, func() { s.answers <- out })
-	}
-	return nil
-}
-
-func (s *virtualStream) Recv() (*pb.LeaseKeepAliveResponse, error) {
-	select {
-	case out := <-s.answers:
-		return out, nil
-	case <-s.ctx.Done():
-		return nil, s.ctx.Err()
-	}
-}
-
-// change changes the double, and opened and beaten count what it saw.
-func (b *virtualBeats) change(f func()) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	f()
-}
-
-func (b *virtualBeats) opened() []time.Time {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return slices.Clone(b.opens)
-}
-
-func (b *virtualBeats) beaten() []time.Time {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return slices.Clone(b.sent)
-}
 
 func TestVirtual_ThousandLeases_ShareOneStreamAndPackets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -193,12 +88,11 @@ func TestVirtual_SilentStream_ThreeTriesInSevenSecondsOfTheLastAnswer(t *testing
 		answered := last[len(last)-1]
 		b.change(func() { b.delay = isSilent })
 		after(7*time.Second - time.Since(answered))
-		tries := len(b.beaten()) - len(last)
-		if tries < 2 {
+		if tries := len(b.beaten()) - len(last); tries < 2 {
 			t.Errorf("%d tries within 7 s of the last answer", tries)
 		}
 		after(time.Until(answered.Add(3*time.Second + 7*time.Second)))
-		if tries = len(b.beaten()) - len(last); tries < 3 {
+		if tries := len(b.beaten()) - len(last); tries < 3 {
 			t.Errorf("%d tries before the lease ends", tries)
 		}
 		// The next stream answers at once, and says so.
@@ -302,9 +196,5 @@ func TestVirtual_LeasesOfDifferentHeartbeats_DroppedAndChanged(t *testing.T) {
 		if len(b.beaten()) != n {
 			t.Error("beats without leases")
 		}
-		if h.queue.Len() != 0 || len(h.leases) != 0 {
-			t.Errorf("%v, %v", h.queue, h.leases)
-		}
-		heap.Init(&h.queue)
 	})
 }

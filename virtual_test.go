@@ -111,7 +111,7 @@ func TestVirtual_BackoffGrowsIsJitteredAndCapped(t *testing.T) {
 			etcd.revokeAll()
 			after(time.Minute)
 			tried := len(etcd.times("grant"))
-			etcd.breaks(only("grant", refuses)) // heartbeats are answered: the lease is lost
+			etcd.breaks(only("grant", denies)) // heartbeats are answered: the lease is lost
 			after(20 * time.Minute)
 			grants := etcd.times("grant")[tried:]
 			waits := every(grants)
