@@ -16,9 +16,16 @@ type results map[series]map[int]float64
 // series names one metric of one variant of a benchmark.
 type series struct{ bench, variant, metric string }
 
-// add reads the output of a round, in Go's benchmark format.
-func (r results) add(round int, output string) {
+// roundMark begins a line between the output of two rounds.
+const roundMark = "# round "
+
+// parse reads the output of all rounds, in Go's benchmark format.
+func parse(output string) results {
+	r, round := results{}, 0
 	for line := range strings.Lines(output) {
+		if number, ok := strings.CutPrefix(line, roundMark); ok {
+			round, _ = strconv.Atoi(strings.TrimSpace(number))
+		}
 		fields := strings.Fields(line)
 		if len(fields) < 4 || !strings.HasPrefix(fields[0], "Benchmark") {
 			continue
@@ -43,6 +50,7 @@ func (r results) add(round int, output string) {
 			r[s][round] = value
 		}
 	}
+	return r
 }
 
 // median is that of all rounds. It is not known if nothing was measured.

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/kitsd/etcdv3/bench/internal/fleet"
 	"github.com/kitsd/etcdv3/bench/internal/member"
 )
 
@@ -33,22 +32,9 @@ func newRunner(dir string) (*runner, error) {
 
 func (r *runner) stop() { member.Stop(r.members) }
 
-// all runs everything.
-func (r *runner) all(rounds int) (results results, costs []cost, small, full fleet.Result, err error) {
-	if results, err = r.benchmarks(rounds); err != nil {
-		return
-	}
-	if costs, err = r.profiles(); err != nil {
-		return
-	}
-	small, full, err = r.simulations()
-	return
-}
-
 // benchmarks runs the short benchmarks in rounds, so that the variants take
 // turns and each meets the same noise, and the long ones once.
-func (r *runner) benchmarks(rounds int) (results, error) {
-	all := results{}
+func (r *runner) benchmarks(rounds int) error {
 	for round := range rounds {
 		for _, short := range []struct{ which, time string }{
 			{"^BenchmarkChange$/^instances=/^(bare|this|upstream)$", "0.25s"},
@@ -56,8 +42,8 @@ func (r *runner) benchmarks(rounds int) (results, error) {
 			{"^BenchmarkChange$/^instances=/^paired$", "2s"},
 			{"^(BenchmarkBurst|BenchmarkFirstSet|BenchmarkRegister)$/^paired$", "2.5s"},
 		} {
-			if err := r.bench(all, round, short.which, "-test.benchtime="+short.time); err != nil {
-				return nil, err
+			if err := r.bench(round, short.which, "-test.benchtime="+short.time); err != nil {
+				return err
 			}
 		}
 	}
@@ -65,19 +51,18 @@ func (r *runner) benchmarks(rounds int) (results, error) {
 		"^(BenchmarkHeartbeats|BenchmarkSubscribers)$", "^(BenchmarkHeartbeats|BenchmarkSubscribers)$",
 		"^(BenchmarkHeartbeatAccuracy|BenchmarkAuthentication|BenchmarkIdle)$",
 	} {
-		if err := r.bench(all, round, long, "-test.benchtime=0.5s", "-window=8s"); err != nil {
-			return nil, err
+		if err := r.bench(round, long, "-test.benchtime=0.5s", "-window=8s"); err != nil {
+			return err
 		}
 	}
-	return all, nil
+	return nil
 }
 
-// bench runs some benchmarks, and adds what they report.
-func (r *runner) bench(to results, round int, which string, args ...string) error {
+// bench runs some benchmarks, and keeps what they report.
+func (r *runner) bench(round int, which string, args ...string) error {
 	fmt.Fprintf(os.Stderr, "round %d of %s\n", round+1, which)
 	out, err := r.test(which, args...)
-	r.output.WriteString(out)
-	to.add(round, out)
+	fmt.Fprintf(&r.output, "%s%d\n%s", roundMark, round, out)
 	return err
 }
 
@@ -86,27 +71,10 @@ func (r *runner) test(which string, args ...string) (string, error) {
 	return output(r.tests, args...)
 }
 
-// simulations runs the fleet at a quarter of its size, which the model takes
-// its constants from, and at full size, which it is checked against.
-func (r *runner) simulations() (small, full fleet.Result, err error) {
-	program := filepath.Join(r.dir, "simulate")
-	if _, err := output("go", "build", "-o", program, "./cmd/simulate"); err != nil {
-		return small, full, err
-	}
-	if small, err = simulate(program, "-services=5", "-instances=500", "-watchers=125", "-fan=0", "-window=8s"); err != nil {
-		return small, full, err
-	}
-	full, err = simulate(program, "-services=20", "-instances=2000", "-watchers=500", "-fan=100", "-window=8s")
-	return small, full, err
-}
-
-func simulate(program string, args ...string) (r fleet.Result, err error) {
+func simulate(program string, args ...string) (json.RawMessage, error) {
 	fmt.Fprintln(os.Stderr, "simulate", strings.Join(args, " "))
 	out, err := output(program, args...)
-	if err != nil {
-		return r, err
-	}
-	return r, json.Unmarshal([]byte(out), &r)
+	return json.RawMessage(out), err
 }
 
 // output runs a program, and returns what it prints.

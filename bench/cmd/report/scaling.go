@@ -12,10 +12,12 @@ import (
 type scalingPage struct {
 	Machine      machine
 	Small, Full  fleet.Result
+	Fan          fleet.FanOuts
 	Constants    string
 	Checked      string
 	Large        string
 	Model        fleet.Model // at full size
+	BeatMicros   float64     // what one more heartbeat costs the servers
 	BeatsPerCPU  float64     // heartbeats a second that a processor handles
 	EventsPerCPU float64
 }
@@ -33,12 +35,14 @@ var large = []fleet.Load{
 	{Services: 1_000, Instances: 100_000, Watchers: 100_000, Heartbeat: 20 * time.Second, Churn: 100},
 }
 
-func newScalingPage(m machine, small, full fleet.Result) scalingPage {
+func newScalingPage(m machine, small, full fleet.Result, fan fleet.FanOuts) scalingPage {
 	from, model := fleet.ModelOf(small), fleet.ModelOf(full)
+	larger := model
+	larger.BeatCPU = (full.Beats.ServerCPU - small.Beats.ServerCPU) / (full.Beats.Beats - small.Beats.Beats)
 	return scalingPage{
-		Machine: m, Small: small, Full: full, Model: model,
-		Constants: constants(from, model), Checked: checked(from.Predict(full.Load), full), Large: predictions(model),
-		BeatsPerCPU: 1 / model.BeatCPU, EventsPerCPU: 1 / model.EventCPU,
+		Machine: m, Small: small, Full: full, Fan: fan, Model: model,
+		Constants: constants(from, model), Checked: checked(from.Predict(full.Load), full), Large: predictions(larger),
+		BeatMicros: 1e6 * larger.BeatCPU, BeatsPerCPU: 1 / larger.BeatCPU, EventsPerCPU: 1 / model.EventCPU,
 	}
 }
 

@@ -27,12 +27,15 @@ func main() {
 	flag.DurationVar(&load.Heartbeat, "heartbeat", 3*time.Second, "how often each renews its lease")
 	flag.Float64Var(&load.Churn, "churn", 20, "how many instances change their value in a second, while that is measured")
 	flag.DurationVar(&load.Window, "window", 12*time.Second, "for how long each phase is measured")
-	fan := flag.Int("fan", 100, "how many watchers follow one service, directly and through one gRPC proxy; 0 to leave that out")
+	fan := flag.Int("fan", 0, "simulate only this many watchers of one service, directly, and through one gRPC proxy")
 	flag.Parse()
 	os.Setenv("ETCD_CLIENT_DEBUG", "fatal") // when the members end, every client would say so
-	result, err := fleet.Simulate(load)
-	if err == nil && *fan > 0 {
-		result.Direct, result.Proxied, err = fleet.Fan(*fan)
+	var result any
+	var err error
+	if *fan > 0 {
+		result, err = fleet.Fan(*fan)
+	} else {
+		result, err = fleet.Simulate(load)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "simulate:", err)

@@ -23,31 +23,35 @@ type FanOut struct {
 	Late     Latency // until all know
 }
 
+// FanOuts are those of a member to watchers, and to the same number of them
+// behind one gRPC proxy.
+type FanOuts struct{ Direct, Proxied FanOut }
+
 // fanChanges is how many changes are made, one after another.
 const fanChanges = 100
 
 // Fan measures n watchers of one service on one member, and the same number
 // behind one gRPC proxy.
-func Fan(n int) (direct, proxied FanOut, err error) {
+func Fan(n int) (f FanOuts, err error) {
 	members, err := member.Start(1, member.Options{NoFsync: true})
 	if err != nil {
-		return direct, proxied, err
+		return f, err
 	}
 	defer member.Stop(members)
 	cli, err := clientv3.New(clientv3.Config{Endpoints: member.Endpoints(members), DialTimeout: 10 * time.Second})
 	if err != nil {
-		return direct, proxied, err
+		return f, err
 	}
 	defer cli.Close()
 	endpoint, stop, err := proxy.Serve(cli)
 	if err != nil {
-		return direct, proxied, err
+		return f, err
 	}
 	defer stop()
-	if direct, err = fan(n, members[0], cli, members[0].Endpoint); err == nil {
-		proxied, err = fan(n, members[0], cli, endpoint)
+	if f.Direct, err = fan(n, members[0], cli, members[0].Endpoint); err == nil {
+		f.Proxied, err = fan(n, members[0], cli, endpoint)
 	}
-	return direct, proxied, err
+	return f, err
 }
 
 func fan(n int, m *member.Member, cli *clientv3.Client, endpoint string) (f FanOut, err error) {
@@ -115,7 +119,7 @@ func fanOne(cli *clientv3.Client, all []chan sd.Event, value string) (time.Durat
 	if _, err := cli.Put(context.Background(), "/fan/1", value); err != nil {
 		return 0, err
 	}
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(20 * time.Second)
 	for i, events := range all {
 		for known := false; !known; {
 			select {

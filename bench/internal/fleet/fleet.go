@@ -38,8 +38,6 @@ type Result struct {
 	Churn    Rates  // while values change, too
 	Standing Standing
 	Late     Latency // of a change, until a watcher knows
-	Direct   FanOut  // of a member to watchers
-	Proxied  FanOut  // of a member to the same number behind one gRPC proxy
 }
 
 // Growth is what one more of something adds, on average.

@@ -24,7 +24,6 @@ type Member struct {
 	Endpoint string // host:port
 	control  string
 	command  *exec.Cmd
-	stdin    io.Closer
 	dir      string
 }
 
@@ -72,10 +71,8 @@ func Start(n int, o Options) ([]*Member, error) {
 // Stop ends members, and deletes what they stored.
 func Stop(members []*Member) {
 	for _, m := range members {
-		_ = m.stdin.Close()
-		ended := time.AfterFunc(10*time.Second, func() { _ = m.command.Process.Kill() })
+		_ = m.command.Process.Kill() // to end in order would wait for every client
 		_ = m.command.Wait()
-		ended.Stop()
 		_ = os.RemoveAll(m.dir)
 	}
 }
@@ -120,7 +117,7 @@ func begin(c config) (*Member, error) {
 	}
 	m.command.Env = append(os.Environ(), environment+"="+string(said))
 	m.command.Stderr = os.Stderr
-	if m.stdin, err = m.command.StdinPipe(); err != nil {
+	if _, err = m.command.StdinPipe(); err != nil { // which ends when this process does
 		return nil, err
 	}
 	return m, m.command.Start()
