@@ -3,6 +3,7 @@ package etcdv3
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -135,5 +136,17 @@ func (c *chaos) moveLeader(further int) {
 			return err
 		}
 		return errors.New("there is no leader")
+	})
+}
+
+// putPair writes two keys in one transaction: nobody may ever see one of them
+// without the other.
+func (c *chaos) putPair(n int) {
+	put := func(side string) clientv3.Op {
+		return clientv3.OpPut(chaosPrefixes[1]+side, fmt.Sprintf("pair %d, %s", n, side))
+	}
+	c.request("put a pair", func(ctx context.Context) error {
+		_, err := c.admin.Txn(ctx).Then(put("left"), put("right")).Commit()
+		return err
 	})
 }

@@ -3,7 +3,6 @@ package etcdv3
 import (
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"strings"
 	"time"
 
@@ -62,7 +61,36 @@ func (c *chaos) plan(rng *rand.Rand, end time.Duration) (lanes [][]step) {
 	for n := range 3 {
 		lanes = append(lanes, p.lane(1000*ms, 100*ms, 2000*ms, p.intrusion(n, 3)))
 	}
-	return lanes
+	return append(lanes, p.finale())
+}
+
+// finale changes services while no client has a way to etcd, at the end of all
+// other faults, for longer than any request takes. So nothing but their own
+// persistence brings them to what they should be.
+func (p *planner) finale() (steps []step) {
+	at := p.end
+	add := func(f fault) {
+		steps = append(steps, step{at, f.what, f.do})
+		at += 20 * time.Millisecond
+	}
+	add(fault{what: "the last outage: all bridges are cut", do: func() { p.each((*bridge).cut) }})
+	for _, s := range p.c.services[chaosSteady:] {
+		if p.IntN(2) == 0 {
+			add(p.registration(s))
+		} else {
+			add(p.deregistration(s))
+		}
+	}
+	at += 4 * time.Second
+	add(fault{what: "over: the last outage", do: func() { p.each((*bridge).mend) }})
+	return steps
+}
+
+// each does something to all bridges.
+func (p *planner) each(do func(*bridge)) {
+	for _, b := range p.c.etcd.bridges {
+		do(b)
+	}
 }
 
 // between returns a time from an interval.
@@ -148,8 +176,12 @@ func (p *planner) serviceChange() (fault, bool) {
 	case n < 7:
 		return fault{what: "register once more " + s.key, do: func() { s.todo <- s.again }}, true
 	}
+	return p.deregistration(s), true
+}
+
+func (p *planner) deregistration(s *service) fault {
 	guarded := p.IntN(3) == 0
-	return fault{what: "deregister " + s.key, do: func() { s.todo <- func() { s.deregister(guarded) } }}, true
+	return fault{what: "deregister " + s.key, do: func() { s.todo <- func() { s.deregister(guarded) } }}
 }
 
 // intrusion puts another owner on one of the services whose number leaves the
@@ -179,105 +211,14 @@ func (p *planner) dataFault() (fault, bool) {
 		return fault{what: "delete " + key, do: func() { p.c.remove(key) }}, true
 	case n < 14:
 		return fault{what: "delete all of " + chaosPrefixes[1], do: func() { p.c.remove(chaosPrefixes[1], clientv3.WithPrefix()) }}, true
-	case n < 17:
+	case n < 16:
+		p.values++
+		pair := p.values
+		return fault{what: fmt.Sprintf("put pair %d at one revision", pair), do: func() { p.c.putPair(pair) }}, true
+	case n < 18:
 		less := p.Int64N(6)
 		return fault{what: "compact", do: func() { p.c.compact(less) }}, true
 	}
 	further := 1 + p.IntN(2)
 	return fault{what: "move the leader", do: func() { p.c.moveLeader(further) }}, true
-}
-
-// bridgeFault breaks the way to one member, rarely to all.
-func (p *planner) bridgeFault() (fault, bool) {
-	n := p.IntN(3)
-	name, bridges := fmt.Sprintf("bridge %d", n), p.c.etcd.bridges[n:n+1]
-	most := 8 * time.Second
-	if p.IntN(8) == 0 {
-		name, bridges, most = "all bridges", p.c.etcd.bridges, 6*time.Second
-	}
-	each := func(do func(*bridge)) func() {
-		return func() {
-			for _, b := range bridges {
-				do(b)
-			}
-		}
-	}
-	least := 300 * time.Millisecond
-	switch p.IntN(4) {
-	case 0:
-		return fault{what: name + " drops", do: each((*bridge).drop)}, true
-	case 1:
-		return fault{name + " is cut", least, most, false, each((*bridge).cut), each((*bridge).mend)}, true
-	case 2:
-		return fault{name + " is silent", least, most, false, each((*bridge).silence), each((*bridge).speak)}, true
-	}
-	by := p.between(10*time.Millisecond, 200*time.Millisecond)
-	return fault{fmt.Sprintf("%s is slow by %v", name, by), least, most, false,
-		each(func(b *bridge) { b.slow(by) }), each(func(b *bridge) { b.slow(0) })}, true
-}
-
-// memberFault breaks one member, rarely more of them.
-func (p *planner) memberFault() (fault, bool) {
-	order, hard := p.Perm(3), p.IntN(2) == 0
-	members := order[:1]
-	most := 5 * time.Second
-	switch n := p.IntN(12); {
-	case n < 5:
-		return fault{fmt.Sprintf("member %d is cut off from its peers", order[0]), 200 * time.Millisecond, 8 * time.Second, false,
-			func() { p.c.partition(order[0], true) }, func() { p.c.partition(order[0], false) }}, true
-	case n < 6:
-		return fault{what: fmt.Sprintf("rolling restart of %v", order), do: func() {
-			for _, m := range order {
-				p.c.stop(hard, m)
-				p.c.restart(m)
-			}
-		}}, true
-	case n < 7:
-		members = order[:2]
-	case n < 8:
-		members = order
-	}
-	return fault{fmt.Sprintf("members %v stop, hard %v", members, hard), 100 * time.Millisecond, most, false,
-		func() { p.c.stop(hard, members...) }, func() { p.c.restart(members...) }}, true
-}
-
-// stop stops members; hard, without a word to their clients. All this is done
-// by one lane.
-func (c *chaos) stop(hard bool, members ...int) {
-	for _, m := range members {
-		if hard {
-			c.etcd.Members[m].GRPCServer.Stop()
-		}
-		c.etcd.Members[m].Stop(quiet{c.t})
-	}
-}
-
-// restart starts members again, once their ports are free.
-func (c *chaos) restart(members ...int) {
-	for _, m := range members {
-		member := c.etcd.Members[m]
-		eventually(c.t, 10*time.Second, "the port is free", func() bool {
-			l, err := net.Listen("tcp", "127.0.0.1:"+member.Port)
-			if err == nil {
-				l.Close()
-			}
-			return err == nil
-		})
-		if err := member.Restart(quiet{c.t}); err != nil {
-			c.fail("member %d does not start again: %v", m, err)
-		}
-	}
-}
-
-// partition cuts a member off from its peers, and mends that.
-func (c *chaos) partition(m int, cut bool) {
-	for n, other := range c.etcd.Members {
-		switch {
-		case n == m:
-		case cut:
-			c.etcd.Members[m].InjectPartition(quiet{c.t}, other)
-		default:
-			c.etcd.Members[m].RecoverPartition(quiet{c.t}, other)
-		}
-	}
 }
