@@ -90,6 +90,22 @@ func TestRegisterAgain_WithALongerHeartbeat_KeepsTheLease(t *testing.T) {
 	})
 }
 
+func TestRegisterAgain_WithAShorterHeartbeat_BeatsFaster(t *testing.T) {
+	virtually(t, func(t *testing.T, etcd *virtualEtcd) {
+		c, _ := etcd.client(t)
+		for _, heartbeat := range []time.Duration{time.Minute, time.Second} {
+			s := Service{Key: "/s/1", Value: "v", TTL: NewTTLOption(heartbeat, 3*time.Minute)}
+			if err := c.Register(s); err != nil {
+				t.Fatal(err)
+			}
+			after(10 * time.Second)
+		}
+		if n := etcd.count("beat"); n < 9 || etcd.count("grant") != 1 {
+			t.Errorf("%d beats in 10 s, %d leases", n, etcd.count("grant"))
+		}
+	})
+}
+
 func TestRegisterTwice_TheSecondStays(t *testing.T) {
 	for _, own := range []bool{false, true} {
 		virtually(t, func(t *testing.T, etcd *virtualEtcd) {
