@@ -112,7 +112,7 @@ func TestBadServices_AreAClearError(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "Value") || len(err.Error()) > 500 {
 			t.Errorf("%d bytes: %.200v", size, err)
 		}
-		if took := time.Since(began); took > time.Second {
+		if took := time.Since(began); took > 3*time.Second {
 			t.Errorf("%d bytes: it took %v", size, took)
 		}
 	}
@@ -175,7 +175,7 @@ func TestWrappedClientClosedFirst_NothingHangs(t *testing.T) {
 		t.Error("listed on a closed client")
 	}
 	in.Stop()
-	if took := time.Since(began); took > 2*time.Second {
+	if took := time.Since(began); took > patienceFactor*2*time.Second {
 		t.Errorf("it took %v", took)
 	}
 	for _, bad := range []*clientv3.Client{nil, {}, cli, clientv3.NewCtxClient(context.Background())} {
@@ -219,7 +219,7 @@ func TestLifecycles_InEveryOrderFromManyGoroutines(t *testing.T) {
 			})
 		}
 		all.Wait()
-		if took := time.Since(began); took > 10*time.Second {
+		if took := time.Since(began); took > patienceFactor*10*time.Second {
 			t.Fatalf("round %d took %v", round, took)
 		}
 	}

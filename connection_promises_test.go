@@ -52,7 +52,7 @@ func TestEveryRequest_IsBounded(t *testing.T) {
 			if err := call(); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("%s: %v", name, err)
 			}
-			within(t, 21, 700*time.Millisecond, time.Since(began))
+			within(t, 21, 1200*time.Millisecond, time.Since(began))
 		}
 		leave()
 	}
@@ -74,7 +74,7 @@ func TestNewClient_DoesNotWaitForEtcd(t *testing.T) {
 	for _, options := range []ClientOptions{{}, {Username: "u", Password: "p"}, {DialOptions: []grpc.DialOption{grpc.WithUserAgent("x")}}} {
 		began := time.Now()
 		connect(t, options, deadEndpoint(t))
-		within(t, 22, 500*time.Millisecond, time.Since(began))
+		within(t, 22, time.Second, time.Since(began))
 	}
 }
 func TestNewClientWithBlock_WaitsForAnEndpoint(t *testing.T) {
@@ -87,7 +87,7 @@ func TestNewClientWithBlock_WaitsForAnEndpoint(t *testing.T) {
 	if c, err := NewClient(t.Context(), []string{deadEndpoint(t), silent.endpoint()}, options); err == nil || c != nil || !strings.Contains(err.Error(), "DialTimeout") {
 		t.Errorf("no endpoint: %v, %v", c, err)
 	}
-	within(t, 22, 1500*time.Millisecond, time.Since(began))
+	within(t, 22, 2*time.Second, time.Since(began))
 	c, _ := connect(t, options, append([]string{deadEndpoint(t)}, etcd.endpoints()...)...)
 	if _, err := c.GetEntries("/s/"); err != nil {
 		t.Error(err)

@@ -18,7 +18,7 @@ func TestDeregisterWhileItStillTries_StopsTrying(t *testing.T) {
 	r.Register()
 	began := time.Now()
 	r.Deregister()
-	within(t, 8, 3*time.Second+200*time.Millisecond, time.Since(began))
+	within(t, 8, 3*time.Second+500*time.Millisecond, time.Since(began))
 	n.mend()
 	admin := n.admin()
 	never(t, 5*time.Second, "registered", func() bool { return len(values(t, admin, "/s/")) != 0 })
@@ -87,7 +87,7 @@ func TestDeregisterWhileEtcdIsAway_LetsTheLeaseRunOut(t *testing.T) {
 	n.silence()
 	began := time.Now()
 	err := c.Deregister(s)
-	within(t, 8, 3*time.Second+200*time.Millisecond, time.Since(began))
+	within(t, 8, 3*time.Second+500*time.Millisecond, time.Since(began))
 	if err == nil {
 		t.Error("no error although etcd was away")
 	}

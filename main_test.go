@@ -21,6 +21,21 @@ func TestMain(m *testing.M) {
 		// Most tests wait for etcd's and the package's timeouts, not for a core.
 		_ = flag.Set("test.parallel", strconv.Itoa(12/patienceFactor))
 	}
+	// What is tested is not how fast a disk syncs: members keep their stores in
+	// memory, where there is such a place.
+	memory, err := os.MkdirTemp("/dev/shm", "etcdv3-test-")
+	if err == nil {
+		_ = os.Setenv("TMPDIR", memory)
+	}
+	code := suite(m)
+	if err == nil {
+		_ = os.RemoveAll(memory)
+	}
+	os.Exit(code)
+}
+
+// suite runs the tests in etcd's test context.
+func suite(m *testing.M) int {
 	tb, closeTB := testutil.NewTestingTBProthesis("suite")
 	integration.BeforeTestExternal(tb)
 	code := m.Run()
@@ -31,7 +46,7 @@ func TestMain(m *testing.M) {
 			code = 1
 		}
 	}
-	os.Exit(code)
+	return code
 }
 
 // explicit reports whether a flag was given.

@@ -49,7 +49,7 @@ func TestPrograms_DoWhatTheyMean(t *testing.T) {
 	}
 	main := "package main\nimport \"os\"\n" + imports.String() + "func main() { switch os.Args[1] {\n" + calls.String() + "} }\n"
 	replaced[filepath.Join(source, "testdata", "programs", "all", "main.go")] = write(t, main)
-	binary := filepath.Join(t.TempDir(), "programs")
+	binary := filepath.Join(binaries(t), "programs")
 	goTool(t, replaced, "build", "-o", binary, "-ldflags", "-s -w", "./testdata/programs/all")
 
 	etcd := startEtcd()
@@ -66,6 +66,21 @@ func TestPrograms_DoWhatTheyMean(t *testing.T) {
 			}
 		})
 	}
+}
+
+// disk is where temporary files are before TestMain keeps them in memory, from
+// where a system may not run programs.
+var disk = os.TempDir()
+
+// binaries returns a directory for programs that a test builds and runs.
+func binaries(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(disk, "binaries")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 // rewrite returns the programs after a change, as files that stand for them.

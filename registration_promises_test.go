@@ -225,7 +225,7 @@ func TestRegisterWhileEtcdIsAway_GoesOnTrying(t *testing.T) {
 	r := NewRegistrar(c, Service{Key: "/s/1", Value: "v"}, journal.logger())
 	began := time.Now()
 	r.Register()
-	within(t, 6, 3*time.Second+200*time.Millisecond, time.Since(began))
+	within(t, 6, 3*time.Second+500*time.Millisecond, time.Since(began))
 	if r.Err() == nil || journal.count("err=") != 1 {
 		t.Errorf("err %v, log:\n%s", r.Err(), journal)
 	}
@@ -233,7 +233,7 @@ func TestRegisterWhileEtcdIsAway_GoesOnTrying(t *testing.T) {
 	if err := c.Register(Service{Key: "/s/2", Value: "v"}); err == nil || !strings.Contains(err.Error(), `"/s/2"`) {
 		t.Errorf("Client.Register: %v", err)
 	}
-	within(t, 6, 3*time.Second+200*time.Millisecond, time.Since(began))
+	within(t, 6, 3*time.Second+500*time.Millisecond, time.Since(began))
 	time.Sleep(6 * time.Second)
 	n.mend()
 	admin := n.admin()

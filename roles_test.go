@@ -195,7 +195,7 @@ func newShell(t *testing.T, etcd *member) *shell {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
+	dir := binaries(t)
 	goTool(t, nil, "build", "-o", filepath.Join(dir, "etcdctl"), "go.etcd.io/etcd/etcdctl/v3")
 	return &shell{t: t, document: string(document), environment: append(os.Environ(),
 		"PATH="+dir+string(filepath.ListSeparator)+os.Getenv("PATH"), "ETCDCTL_ENDPOINTS="+etcd.endpoint,
