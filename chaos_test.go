@@ -87,7 +87,7 @@ func newChaos(t *testing.T) *chaos {
 	// Members compare their whole store with itself at every write, in tests:
 	// one with a thousand revisions then answers nobody any more.
 	t.Cleanup(verify.DisableVerifications())
-	c := &chaos{t: t, began: time.Now(), calm: make(chan struct{}), underWay: map[*chaosCall]struct{}{}}
+	c := &chaos{t: t, calm: make(chan struct{}), underWay: map[*chaosCall]struct{}{}}
 	c.etcd = newCluster(quiet{t}, 3)
 	var urls []string
 	for _, m := range c.etcd.Members {
@@ -99,6 +99,7 @@ func newChaos(t *testing.T) *chaos {
 	c.history = observe(t, plain(t, urls...))
 	t.Cleanup(start(context.Background(), c.measureStalls).stop)
 	t.Cleanup(c.end)
+	c.began = time.Now()
 	return c
 }
 
@@ -135,7 +136,6 @@ type step struct {
 
 // run executes the lanes of a schedule side by side.
 func (c *chaos) run(lanes [][]step) {
-	c.began = time.Now()
 	var all sync.WaitGroup
 	for _, lane := range lanes {
 		all.Go(func() {
