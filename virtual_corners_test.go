@@ -133,6 +133,7 @@ func TestVirtual_GuardWithEtcdAway_LetsTheLeaseRunOut(t *testing.T) {
 			t.Error(err)
 		}
 		etcd.breaks(nil)
+		after(time.Second)
 		etcd.heldBy(t, 1, "v") // the guard may not hold
 		after(11 * time.Second)
 		etcd.heldBy(t, 0)

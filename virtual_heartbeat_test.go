@@ -56,6 +56,21 @@ func TestVirtual_AnswerSlowerThanTheHeartbeat_KeepsTheLeaseAndTheStream(t *testi
 	}
 }
 
+func TestVirtual_AnswersThatGetSlower_AreWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &virtualBeats{delay: answersAfter(800 * time.Millisecond)}
+		b.heartbeat(t).keep(1, 3*time.Second, 4*time.Second) // which alone is patience for 1.4 s
+		after(30 * time.Second)
+		for _, slower := range []time.Duration{1300 * time.Millisecond, 2500 * time.Millisecond} {
+			b.change(func() { b.delay = answersAfter(slower) })
+			after(time.Minute)
+		}
+		if n := len(b.opened()); n != 1 {
+			t.Errorf("%d streams", n)
+		}
+	})
+}
+
 func TestVirtual_SilentStream_IsGivenUpInTimeForTheLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for at := time.Duration(0); at < 3*time.Second; at += 250 * time.Millisecond {

@@ -164,6 +164,11 @@ func TestVirtual_WatchCancelled_MissesNothing(t *testing.T) {
 			etcd.set("/s/1", "b")
 			after(2 * backoffMax)
 			events.are(t, "a", "b")
+			after(time.Minute) // it stands: the next trouble begins anew
+			etcd.cancelWatches(reason)
+			etcd.set("/s/1", "c")
+			after(3 * backoffFirst)
+			events.are(t, "c")
 			if j.count("interrupted") != j.count("resumed") {
 				t.Errorf("%s", j)
 			}
