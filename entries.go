@@ -15,25 +15,25 @@ type entries struct {
 	values   map[string]string // by key
 	repeated map[string]int    // keys beyond the first, by value, where there are any
 	sorted   instances
+	loaded   []string // the values until sort, in the order of the keys, which is often theirs
 }
 
 // newEntries returns a set that holds nothing, with room for n keys.
 func newEntries(n int) *entries {
-	return &entries{values: make(map[string]string, n), repeated: map[string]int{}}
+	return &entries{values: make(map[string]string, n), repeated: map[string]int{}, loaded: make([]string, 0, n)}
 }
 
 // load puts a key while the set is being filled; sort makes it whole.
 func (e *entries) load(key, value []byte) {
 	both := string(append(key[:len(key):len(key)], value...)) // one allocation for two strings
 	e.values[both[:len(key)]] = both[len(key):]
+	e.loaded = append(e.loaded, both[len(key):])
 }
 
 // sort derives the instances after the last load.
 func (e *entries) sort() {
-	all := make([]string, 0, len(e.values))
-	for _, value := range e.values {
-		all = append(all, value)
-	}
+	all := e.loaded
+	e.loaded = nil
 	slices.Sort(all)
 	unique := all[:0]
 	for i, value := range all {
@@ -174,17 +174,26 @@ func (s instances) equal(other instances) bool {
 	if s.len != other.len {
 		return false
 	}
-	if len(s.chunks) != len(other.chunks) {
-		return slices.Equal(s.strings(), other.strings())
-	}
-	for i, chunk := range s.chunks {
-		theirs := other.chunks[i]
-		if len(chunk) != len(theirs) {
-			return slices.Equal(s.strings(), other.strings())
+	var mine, theirs []string // what is left of the two chunks that are compared
+	for i, j := 0, 0; ; {
+		if len(mine) == 0 && len(theirs) == 0 && i < len(s.chunks) && j < len(other.chunks) &&
+			len(s.chunks[i]) == len(other.chunks[j]) && &s.chunks[i][0] == &other.chunks[j][0] {
+			i, j = i+1, j+1
+			continue
 		}
-		if &chunk[0] != &theirs[0] && !slices.Equal(chunk, theirs) {
+		if len(mine) == 0 {
+			if i == len(s.chunks) {
+				return true
+			}
+			mine, i = s.chunks[i], i+1
+		}
+		if len(theirs) == 0 {
+			theirs, j = other.chunks[j], j+1
+		}
+		n := min(len(mine), len(theirs))
+		if !slices.Equal(mine[:n], theirs[:n]) {
 			return false
 		}
+		mine, theirs = mine[n:], theirs[n:]
 	}
-	return true
 }
