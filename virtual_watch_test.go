@@ -214,6 +214,7 @@ func TestVirtual_ListThatFailsWhileEtcdAnswers_IsToldInTheEnd(t *testing.T) {
 	virtually(t, func(t *testing.T, etcd *virtualEtcd) {
 		etcd.set("/s/1", "a")
 		c, events, _ := etcd.followed(t)
+		after(0) // the watch stands
 		events.are(t, "a")
 		// Probes are answered, lists are too large for the link.
 		c.cli.KV = &hangingLists{c.cli.KV}
