@@ -7,8 +7,8 @@ quickstart: ## see it work
 test: ## the whole suite
 	go test ./...
 
-race:
-	go test -race ./...
+race: ## the whole suite with the race detector, on a machine with cores to spare
+	go test -race -timeout 40m ./...
 
 ci: ## everything that has to hold before a merge
 	.ci/run

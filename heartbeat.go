@@ -155,7 +155,7 @@ func (h *heartbeat) session(ctx context.Context, first time.Duration) (answered 
 	})
 	defer receiver.stop() // after which answered is as it stays
 	defer cancel()
-	h.renewAll()
+	h.renewAll(first)
 	for asked := false; ; {
 		batch, wait, ok := h.due(time.Now())
 		if !ok {
@@ -171,14 +171,16 @@ func (h *heartbeat) session(ctx context.Context, first time.Duration) (answered 
 	}
 }
 
-// renewAll makes every lease that has been on another stream due at once.
-func (h *heartbeat) renewAll() {
+// renewAll makes every lease that has been on another stream due at once, and
+// gives the new one the time for its first answer.
+func (h *heartbeat) renewAll(first time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.stream++
 	for _, l := range h.queue {
 		l.asked = time.Time{}
 		if l.stream != 0 {
+			l.patience = max(l.patience, first)
 			l.resumed = true
 			l.next = time.Now()
 		}

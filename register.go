@@ -113,7 +113,9 @@ func (c *client) deregister(s Service) error {
 	var err error
 	switch {
 	case r != nil:
-		err = r.end(ctx)
+		if err = r.end(ctx); err == nil && len(r.owned.leases) == 0 && !s.DeleteOptions.guarded() {
+			_, err = c.cli.KV.Delete(ctx, s.Key) // it ended before it put anything: the key is not its own
+		}
 	case ours && lease != 0:
 		err = c.revoke(ctx, lease)
 	case !ours && !s.DeleteOptions.guarded():
@@ -219,6 +221,7 @@ func (c *client) grant(ctx context.Context, ttl int64) (resp *clientv3.LeaseGran
 // the leader changes, and it may be lost with the old leader, which says so
 // only after seconds. So an attempt takes two thirds of the time that is left.
 func insist(ctx context.Context, request func(context.Context) error) error {
+	var retry backoff
 	for {
 		deadline, _ := ctx.Deadline()
 		attempt, cancel := context.WithTimeout(ctx, time.Until(deadline)*2/3)
@@ -228,7 +231,7 @@ func insist(ctx context.Context, request func(context.Context) error) error {
 		if err == nil || ctx.Err() != nil || !lost && !transient(err) {
 			return err
 		}
-		if !sleep(ctx, backoffFirst/2) {
+		if !retry.wait(ctx) {
 			return ctx.Err()
 		}
 	}

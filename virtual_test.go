@@ -218,7 +218,7 @@ func TestVirtual_LeaseLostWhileTheKeyIsClaimed_AnotherIsTaken(t *testing.T) {
 func TestVirtual_PutThatFailsForAMoment_IsTriedAgain(t *testing.T) {
 	virtually(t, func(t *testing.T, etcd *virtualEtcd) {
 		c, _ := etcd.client(t)
-		left := 10
+		left := 3
 		etcd.breaks(only("put", func(ctx context.Context, call string) error {
 			if left--; left > 0 {
 				return refuses(ctx, call)

@@ -110,7 +110,7 @@ func (w *watch) follow(ctx context.Context, lost <-chan struct{}) error {
 			if err := ended(resp, ok); err != nil {
 				return fmt.Errorf("watch prefix %q: %w", w.prefix, err)
 			}
-			if resp.IsProgressNotify() && older(resp.Header, w.header) {
+			if resp.IsProgressNotify() && older(resp.Header, w.header) || anotherCluster(resp.Header, w.header) {
 				return errAnotherHistory
 			}
 			check.answered(resp)
@@ -170,8 +170,12 @@ func ended(resp clientv3.WatchResponse, ok bool) error {
 // one that is known: another cluster, or one that was restored or wiped. A
 // proxy leaves fields of its headers empty.
 func older(now, known *pb.ResponseHeader) bool {
-	return now.GetClusterId() != 0 && known.GetClusterId() != 0 &&
-		(now.ClusterId != known.ClusterId || now.Revision < known.Revision || now.RaftTerm < known.RaftTerm)
+	return anotherCluster(now, known) || now.GetClusterId() != 0 && known.GetClusterId() != 0 &&
+		(now.Revision < known.Revision || now.RaftTerm < known.RaftTerm)
+}
+
+func anotherCluster(now, known *pb.ResponseHeader) bool {
+	return now.GetClusterId() != 0 && known.GetClusterId() != 0 && now.ClusterId != known.ClusterId
 }
 
 // apply makes one response, which may hold many events of several revisions,
