@@ -19,6 +19,7 @@ import (
 
 func TestUserAndPassword_SurviveTokenExpiryAndRestarts(t *testing.T) {
 	t.Parallel()
+	heavy(t)
 	n := newNode(t, func(cfg *embed.Config) { cfg.AuthTokenTTL = 2; cfg.BcryptCost = 4 })
 	admin := n.admin()
 	enableAuth(t, admin, "svc", "/s/", clientv3.PermissionType(clientv3.PermReadWrite))
@@ -74,6 +75,7 @@ func TestUserAndPassword_SurviveTokenExpiryAndRestarts(t *testing.T) {
 }
 func TestUserThatMayNotRead_RegistersAgainAllTheSame(t *testing.T) {
 	t.Parallel()
+	heavy(t)
 	n := newNode(t)
 	admin := n.admin()
 	enableAuth(t, admin, "writer", "/s/", clientv3.PermissionType(clientv3.PermWrite))
@@ -98,6 +100,7 @@ func TestUserThatMayNotRead_RegistersAgainAllTheSame(t *testing.T) {
 }
 func TestBadServices_AreAClearError(t *testing.T) {
 	t.Parallel()
+	heavy(t)
 	etcd := newCluster(t, 1)
 	c, _ := etcd.connect(t)
 	if err := c.Register(Service{Value: "v"}); !errors.Is(err, ErrNoKey) {

@@ -41,6 +41,7 @@ var chaosPrefixes = []string{chaosRoot + "/", chaosRoot + "/a/", chaosRoot + "/b
 // subscribers were shown can be judged.
 func TestChaos(t *testing.T) {
 	t.Parallel()
+	heavy(t)
 	seed := *chaosSeed
 	for seed == 0 {
 		seed = rand.Uint64()

@@ -22,6 +22,9 @@ type cluster struct {
 // newCluster starts members, and ends them with the test.
 func newCluster(t testing.TB, size int, configure ...func(*integration.ClusterConfig)) *cluster {
 	t.Helper()
+	if size > 1 {
+		heavy(t)
+	}
 	cfg := &integration.ClusterConfig{Size: size, UseTCP: true, UseIP: true}
 	for _, f := range configure {
 		f(cfg)
@@ -32,6 +35,18 @@ func newCluster(t testing.TB, size int, configure ...func(*integration.ClusterCo
 		c.bridges = append(c.bridges, newBridge(t, m.GRPCURL))
 	}
 	return c
+}
+
+// heavyTests holds a token for each test that runs and keeps a core busy.
+var heavyTests = make(chan struct{}, heavyAtOnce)
+
+// heavy says that a test keeps a core busy, and waits until few others do. Most
+// tests wait for timeouts; what they find must not depend on one that does not:
+// an etcd that gets no processor for seconds is rightly held to be out of reach.
+func heavy(t testing.TB) {
+	t.Helper()
+	heavyTests <- struct{}{}
+	t.Cleanup(func() { <-heavyTests })
 }
 
 // endpoints are the bridges of the given members, all by default.

@@ -49,6 +49,7 @@ func TestOneChange_IsOneEventAndNoList(t *testing.T) {
 }
 func TestConnectionDropped100Times_NothingIsMissed(t *testing.T) {
 	t.Parallel()
+	heavy(t)
 	n := newNode(t)
 	admin := n.admin()
 	c, _ := connect(t, ClientOptions{}, n.endpoint())
@@ -246,6 +247,7 @@ func TestPrefix_IsPlainBytes(t *testing.T) {
 }
 func TestManyPages_AreOneRevision(t *testing.T) {
 	t.Parallel()
+	heavy(t)
 	n := newNode(t)
 	admin := n.admin()
 	const many = 2*pageSize + 7

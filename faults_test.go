@@ -52,6 +52,7 @@ func TestAnswersSlowerThanTheHeartbeat_KeepTheLease(t *testing.T) {
 
 func TestTwoHundredServicesOnOneClient_ComeBackFromAnOutage(t *testing.T) {
 	t.Parallel()
+	heavy(t)
 	n := newNode(t)
 	c, _ := connect(t, ClientOptions{}, n.endpoint())
 	instances := registerMany(t, c, 200, fast)
@@ -161,6 +162,7 @@ func TestQuorumLostAndRegained_GoesOn(t *testing.T) {
 
 func TestDeregisterAtAnyPointOfAReRegistration_NeverResurrects(t *testing.T) {
 	t.Parallel()
+	heavy(t)
 	n := newNode(t)
 	admin := n.admin()
 	for i := range 40 {
@@ -188,6 +190,7 @@ func TestDeregisterAtAnyPointOfAReRegistration_NeverResurrects(t *testing.T) {
 
 func TestResponseOfAThousandEvents_IsOneEvent(t *testing.T) {
 	t.Parallel()
+	heavy(t)
 	n := newNode(t)
 	c, _ := connect(t, ClientOptions{}, n.endpoint())
 	admin := n.admin()
