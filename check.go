@@ -3,8 +3,6 @@ package etcdv3
 import (
 	"context"
 	"time"
-
-	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 const (
@@ -27,7 +25,7 @@ const (
 // stands for them.
 type check struct {
 	watch *watch
-	on    *watcher
+	feed  *feed
 	ask   *time.Timer
 	due   *time.Timer
 	asked bool // at least once
@@ -39,8 +37,8 @@ type check struct {
 // link that is dead: they go to different members, if there are some.
 const deafAfter = 2
 
-func newCheck(w *watch, on *watcher) *check {
-	c := &check{watch: w, on: on, ask: time.NewTimer(firstCheck), due: time.NewTimer(checkTimeout)}
+func newCheck(w *watch, f *feed) *check {
+	c := &check{watch: w, feed: f, ask: time.NewTimer(firstCheck), due: time.NewTimer(checkTimeout)}
 	c.due.Stop()
 	return c
 }
@@ -51,8 +49,8 @@ func (c *check) stop() {
 }
 
 // answered notes a response of the watch, whatever it brings.
-func (c *check) answered(resp clientv3.WatchResponse) {
-	if resp.IsProgressNotify() {
+func (c *check) answered(by change) {
+	if by.progress {
 		c.heard = true
 		c.watch.unheard = 0
 	}
@@ -71,12 +69,12 @@ func (c *check) request(ctx context.Context) {
 	}
 	c.due.Reset(checkTimeout)
 	if ctx.Err() != nil {
-		return // it would open a stream that nothing ends
+		return // a wrapped Watcher would open a stream that nothing ends
 	}
-	// It blocks while clientv3 reconnects the stream. No answer is one, too.
+	// That one blocks while it reconnects the stream. No answer is one, too.
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout/4)
 	defer cancel()
-	_ = c.on.RequestProgress(ctx)
+	_ = c.feed.ask(ctx)
 }
 
 // unanswered finds out why there was no sign of life. It returns nil if the

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/go-kit/log"
@@ -107,8 +106,7 @@ type client struct {
 	link      *link
 	monitor   *worker // of the link, nil without a connection
 	heartbeat *heartbeat
-	keys      *watcher     // of all registered keys
-	keyStream atomic.Int64 // the stream that the next of them is watched on
+	keys      *keyWatches
 
 	mu            sync.Mutex // guards all below
 	registrations map[string]*registration
@@ -176,7 +174,7 @@ func newClient(ctx context.Context, cli *clientv3.Client, link *link, owned bool
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	background := context.WithoutCancel(ctx)
 	c.heartbeat = newHeartbeat(background, cli)
-	c.keys = newWatcher(cli)
+	c.keys = newKeyWatches(background, cli)
 	if conn := cli.ActiveConnection(); conn != nil {
 		c.monitor = start(background, func(ctx context.Context) { c.link.monitor(ctx, conn) })
 	}
@@ -234,18 +232,12 @@ func (c *client) GetEntries(prefix string) ([]string, error) {
 func (c *client) WatchPrefix(prefix string, ch chan struct{}) {
 	pending := make(chan struct{}, 1)
 	stands := false
-	signal := func() {
-		select {
-		case pending <- struct{}{}:
-		default:
-		}
-	}
 	w := c.watchPrefix(prefix, log.NewNopLogger(), func(instances) {
 		stands = true
-		signal()
+		poke(pending)
 	}, func(error) {
 		if stands {
-			signal()
+			poke(pending)
 		}
 	})
 	defer w.stop()

@@ -48,6 +48,12 @@ func transient(err error) bool {
 	return codeOf(err) == codes.Unavailable || strings.Contains(err.Error(), "raft proposal dropped")
 }
 
+// broken reports whether a stream ended by itself, as opposed to a refusal.
+func broken(err error) bool {
+	code := codeOf(err)
+	return code == codes.Unavailable || code == codes.Internal
+}
+
 // codeOf returns the gRPC code of an error, as etcd's own errors have it or as
 // grpc does.
 func codeOf(err error) codes.Code {

@@ -100,10 +100,7 @@ func (s *Instancer) poll(c Client) {
 					signals = nil // the Client has closed it, which is its end
 					continue
 				}
-				select {
-				case pending <- struct{}{}:
-				default:
-				}
+				poke(pending)
 			case <-watching.done:
 				return
 			}

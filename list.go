@@ -31,7 +31,7 @@ func (w *watch) list(ctx context.Context) error {
 	}
 	all.sort()
 	news := w.entries == nil || w.failed || !maps.Equal(w.entries.values, all.values)
-	w.entries, w.header, w.listed, w.failed = all, header, header.GetRevision(), false
+	w.entries, w.header, w.seen, w.failed = all, header, header.GetRevision(), false
 	if news {
 		w.update(all.sorted)
 	}

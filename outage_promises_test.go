@@ -181,6 +181,25 @@ func TestEtcdBackWithAnotherStore_IsNoticed(t *testing.T) {
 		})
 	}
 }
+
+// A connection that stands for a moment while an etcd goes down may be lost
+// before anybody has seen it: only the end of the stream tells then.
+func TestEtcdBackWithAnotherStore_IsNoticedWithoutSeeingTheLoss(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	mustPut(t, n.admin(), "/s/1", "a")
+	c, _ := connect(t, ClientOptions{}, n.endpoint())
+	c.monitor.stop()
+	_, events := discover(t, c, "/s/")
+	n.stop()
+	n.wipe()
+	n.cut()
+	n.start()
+	mustPut(t, n.admin(), slices.Repeat([]string{"/other", "x"}, 40)...)
+	n.mend()
+	took := eventually(t, 40*time.Second, "the truth", func() bool { return events.shows() })
+	within(t, 14, 30*time.Second, took)
+}
 func TestEtcdRestoredFromACopy_IsNoticed(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)

@@ -4,25 +4,21 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strconv"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/grpc/metadata"
 )
 
 // ownership is what a registration knows of its key: a lease can live while
 // the key is gone, or another's. A watch on the key tells, at no cost while
 // nothing happens.
 type ownership struct {
-	trouble  error   // why the key is not ours as it should be, nil if it is
-	revision int64   // of the last put or check: what is older is history
-	leases   []int64 // all that the key was ever put under
-	blind    bool    // the user may not read the key
-	changes  clientv3.WatchChan
-	cancel   context.CancelFunc // ends changes, nil if there are none
-	stream   int64              // that changes come on
+	trouble  error     // why the key is not ours as it should be, nil if it is
+	revision int64     // of the last put or check: what is older is history
+	leases   []int64   // all that the key was ever put under
+	blind    bool      // the user may not read the key
+	watch    *keyWatch // nil if there is none
 }
 
 // put notes that the key was put as it should be.
@@ -100,42 +96,35 @@ func (r *registration) claimBlindly(ctx context.Context) error {
 }
 
 // watchKey watches the key from where it is known. Where that fails, the next
-// heartbeat tries again. All keys of a client are watched on one stream.
+// heartbeat tries again.
 func (r *registration) watchKey(ctx context.Context) {
 	r.unwatchKey()
-	r.owned.stream = r.client.keyStream.Load()
-	ctx, r.owned.cancel = context.WithCancel(ctx)
-	ctx = metadata.AppendToOutgoingContext(ctx, "kitsd-keys", strconv.FormatInt(r.owned.stream, 10))
-	ctx = clientv3.WithRequireLeader(ctx)
-	r.owned.changes, _ = r.client.keys.open(ctx, min(r.client.timeout, defaultTimeout), r.key, clientv3.WithRev(r.owned.revision+1))
+	r.owned.watch = r.client.keys.watch(ctx, r.key, r.owned.revision+1)
+}
+
+// changes is where the watch tells what becomes of the key; nil without one.
+func (o *ownership) changes() <-chan keyChange {
+	if o.watch == nil {
+		return nil
+	}
+	return o.watch.changes
 }
 
 // unwatchKey ends the watch, if there is one.
 func (r *registration) unwatchKey() {
-	if r.owned.cancel != nil {
-		r.owned.cancel()
+	if r.owned.watch != nil {
+		r.client.keys.end(r.owned.watch)
 	}
-	r.owned.changes, r.owned.cancel, r.owned.blind = nil, nil, false
+	r.owned.watch, r.owned.blind = nil, false
 }
 
-// keyChanged notes what happened to the key. A watch that the server ended moves
-// the ones that follow to a new stream: the old one may have a token that has
-// expired.
-func (r *registration) keyChanged(resp clientv3.WatchResponse, ok bool) {
-	if ended(resp, ok) != nil {
-		if ok {
-			r.client.keyStream.CompareAndSwap(r.owned.stream, r.owned.stream+1)
-		}
+// keyChanged notes what happened to the key, or that the watch has ended.
+func (r *registration) keyChanged(c keyChange) {
+	if c.err != nil {
 		r.unwatchKey()
 		return
 	}
-	for _, event := range resp.Events {
-		if event.Type == clientv3.EventTypeDelete {
-			r.judge(nil, event.Kv.ModRevision)
-		} else {
-			r.judge(event.Kv, event.Kv.ModRevision)
-		}
-	}
+	r.judge(c.kv, c.revision)
 	r.tell(r.owned.trouble)
 }
 

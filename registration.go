@@ -103,8 +103,8 @@ func (r *registration) hold(ctx context.Context) {
 				return
 			}
 			r.confirmed(ctx, b)
-		case resp, ok := <-r.owned.changes:
-			r.keyChanged(resp, ok)
+		case c := <-r.owned.changes():
+			r.keyChanged(c)
 		case req := <-r.requests:
 			r.serve(ctx, req)
 			r.silence.Reset(r.tenure.ttl)
@@ -202,7 +202,7 @@ func (r *registration) confirmed(ctx context.Context, b beat) {
 		// but with an older revision, where the watch would see nothing.
 		r.unwatchKey()
 	}
-	if r.owned.changes == nil && r.checkKey(ctx) {
+	if r.owned.watch == nil && r.checkKey(ctx) {
 		r.watchKey(ctx)
 	}
 	if r.owned.trouble == errKeyDeleted || r.owned.trouble == errKeyChanged {

@@ -38,7 +38,7 @@ func TestProgressRequest_OfAWatchThatHasEnded_IsNotMade(t *testing.T) {
 	virtually(t, func(t *testing.T, etcd *virtualEtcd) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		check := newCheck(&watch{}, &watcher{Watcher: etcd})
+		check := newCheck(&watch{}, &feed{ask: etcd.RequestProgress})
 		check.request(ctx)
 		check.stop()
 		if etcd.count("progress") != 0 {
@@ -56,6 +56,7 @@ func TestLeaseThatIsLostAndKeptAgain_IsRenewed(t *testing.T) {
 			t.Error("its owner is not told")
 		}
 		again := h.keep(1, time.Second, 3*time.Second)
+
 		h.drop(2)
 		h.answer(&pb.LeaseKeepAliveResponse{ID: 1, TTL: 3})
 		if beat := <-again; beat.lost || len(h.leases) != 1 {

@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
-	"sync/atomic"
+	"math/rand/v2"
 	"time"
 
 	"github.com/go-kit/log"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/grpc/metadata"
 )
 
 const (
@@ -46,9 +45,8 @@ type watch struct {
 	fail    func(error)     // gets the reason why the last set may be stale
 
 	// All below belongs to the goroutine of run.
-	id       string             // makes the stream of this watch its own
 	entries  *entries           // what etcd holds, as far as is known
-	listed   int64              // the revision of the list
+	seen     int64              // the revision up to which entries are complete
 	header   *pb.ResponseHeader // of the last answer: where in etcd's history that was
 	alive    time.Time          // when etcd last gave a sign of life
 	since    time.Time          // when the present trouble began, zero while there is none
@@ -57,12 +55,8 @@ type watch struct {
 	unheard  int                // watches in a row that answered no progress request
 }
 
-// watches counts the watches of this process, which gives each its id.
-var watches atomic.Int64
-
 // run is the life of a watched prefix. It returns when ctx ends.
 func (w *watch) run(ctx context.Context) {
-	w.id = strconv.FormatInt(watches.Add(1), 10)
 	w.alive = time.Now()
 	var retry backoff
 	for ctx.Err() == nil {
@@ -86,46 +80,73 @@ func (w *watch) run(ctx context.Context) {
 	}
 }
 
-// follow applies the changes after the list, and returns why that ended. It
-// watches from the revision of the list, not from the next: a watch that is
-// ahead of the store answers no progress request (server/storage/mvcc,
-// progressIfSync), and the next change may be far away.
+// follow applies the changes after the list, on one stream after the other for
+// as long as they lead through one history, and returns why that ended.
 func (w *watch) follow(ctx context.Context, lost <-chan struct{}) error {
-	watcher := newWatcher(w.cli)
-	defer watcher.close()
-	ctx, cancel := context.WithCancel(w.metadata(ctx))
-	defer cancel()
-	changes, ok := watcher.open(ctx, w.openTimeout(), w.prefix, clientv3.WithPrefix(), clientv3.WithRev(w.header.GetRevision()))
-	if !ok {
-		w.attempts++
-		return errNotOpened
+	for {
+		resumable, err := w.followStream(ctx, lost)
+		if !resumable {
+			return err
+		}
+		w.interrupted(ctx, err)
+		sleep(ctx, rand.N(resumeJitter))
 	}
+}
+
+// resumeJitter spreads the watches that lose their streams with one member.
+const resumeJitter = 200 * time.Millisecond
+
+// followStream applies the changes that come on one stream, and returns why
+// that ended. It watches from the revision that was seen last, not from the
+// next: a watch that is ahead of the store answers no progress request
+// (server/storage/mvcc, progressIfSync), and the next change may be far away.
+//
+// A stream that broke while there was a connection to another member is
+// resumable: etcd's history goes on. With one endpoint alone it may be another
+// etcd that answers next, and nothing cheaper than to list tells.
+func (w *watch) followStream(ctx context.Context, lost <-chan struct{}) (resumable bool, err error) {
+	feed, err := openFeed(ctx, w.cli, w.openTimeout(), newName(), interest{firstKey(w.prefix), clientv3.GetPrefixRangeEnd(w.prefix), w.seen})
+	if err != nil {
+		w.attempts++
+		return false, fmt.Errorf("watch prefix %q: %w", w.prefix, err)
+	}
+	defer feed.stop()
 	w.resumed()
-	check := newCheck(w, watcher)
+	check := newCheck(w, feed)
 	defer check.stop()
+	news := false // that the subscribers have not got
+	defer func() {
+		if news {
+			w.update(w.entries.sorted)
+		}
+	}()
 	for {
 		select {
-		case resp, ok := <-changes:
+		case c, ok := <-feed.changes:
 			w.alive = time.Now()
-			if err := ended(resp, ok); err != nil {
-				return fmt.Errorf("watch prefix %q: %w", w.prefix, err)
+			if !ok {
+				return broken(feed.err) && len(w.cli.Endpoints()) > 1, fmt.Errorf("watch prefix %q: %w", w.prefix, feed.err)
 			}
-			if resp.IsProgressNotify() && older(resp.Header, w.header) || anotherCluster(resp.Header, w.header) {
-				return errAnotherHistory
+			if c.progress && older(c.header, w.header) || anotherCluster(c.header, w.header) {
+				return false, errAnotherHistory
 			}
-			check.answered(resp)
-			w.apply(resp)
+			check.answered(c)
+			news = w.apply(c) || news
+			if news && len(feed.changes) == 0 { // what has come already goes into the same set
+				w.update(w.entries.sorted)
+				news = false
+			}
 		case <-check.ask.C:
 			check.request(ctx)
 		case <-check.due.C:
 			if err := check.unanswered(ctx); err != nil {
-				return err
+				return false, err
 			}
 		case <-lost:
 			w.alive = time.Now()
-			return errConnectionLost
+			return false, errConnectionLost
 		case <-ctx.Done():
-			return ctx.Err()
+			return false, ctx.Err()
 		}
 	}
 }
@@ -134,7 +155,6 @@ func (w *watch) follow(ctx context.Context, lost <-chan struct{}) error {
 var (
 	errConnectionLost = errors.New("the connection to etcd was lost")
 	errAnotherHistory = errors.New("etcd's revisions start over: its store is another one")
-	errNotOpened      = errors.New("etcd does not answer to the watch")
 	errSilent         = errors.New("the watch gives no sign of life")
 )
 
@@ -142,28 +162,6 @@ var (
 // so that a silent one is soon left for another.
 func (w *watch) openTimeout() time.Duration {
 	return min(w.timeout, defaultTimeout, hurriedTimeout*time.Duration(1+w.attempts))
-}
-
-// metadata gives this watch a gRPC stream of its own, also on a Watcher that it
-// shares: clientv3 puts watches with equal metadata on one stream, which keeps
-// the token that it was opened with. A member without a leader ends the stream.
-func (w *watch) metadata(ctx context.Context) context.Context {
-	ctx = metadata.AppendToOutgoingContext(ctx, "kitsd-watch", w.id)
-	return clientv3.WithRequireLeader(ctx)
-}
-
-// ended returns why a watch is over, nil if it is not. A watch that was
-// cancelled closes its channel, with a response that knows no error.
-func ended(resp clientv3.WatchResponse, ok bool) error {
-	switch {
-	case !ok:
-		return errors.New("the watch was closed")
-	case resp.Err() != nil:
-		return resp.Err()
-	case resp.Canceled:
-		return errors.New("the watch was cancelled by the server")
-	}
-	return nil
 }
 
 // older reports whether an answer comes from an etcd whose history is not the
@@ -178,27 +176,26 @@ func anotherCluster(now, known *pb.ResponseHeader) bool {
 	return now.GetClusterId() != 0 && known.GetClusterId() != 0 && now.ClusterId != known.ClusterId
 }
 
-// apply makes one response, which may hold many events of several revisions,
-// into one new set.
-func (w *watch) apply(resp clientv3.WatchResponse) {
-	changed := false
-	for _, event := range resp.Events {
-		if event.Kv.ModRevision <= w.listed {
+// apply applies the events of one response, of which there may be many of
+// several revisions, and reports whether it holds one that was not seen yet.
+func (w *watch) apply(c change) (news bool) {
+	if c.header.GetClusterId() != 0 {
+		w.header = c.header
+	}
+	seen := w.seen
+	for _, event := range c.events {
+		if event.Kv.ModRevision <= seen {
 			continue
 		}
-		changed = true
-		if event.Type == clientv3.EventTypeDelete {
+		news = true
+		w.seen = event.Kv.ModRevision
+		if event.Type == mvccpb.Event_DELETE {
 			w.entries.delete(event.Kv.Key)
 		} else {
 			w.entries.put(event.Kv.Key, event.Kv.Value)
 		}
 	}
-	if resp.Header.GetClusterId() != 0 {
-		w.header = resp.Header
-	}
-	if changed {
-		w.update(w.entries.sorted)
-	}
+	return news
 }
 
 // interrupted notes when trouble began, and logs it once.

@@ -34,8 +34,19 @@ func (w *worker) stop() {
 	<-w.done
 }
 
+// poke puts a token into a channel that holds one, if there is none.
+func poke(ch chan<- struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
 // sleep waits for d, and reports whether it did so before ctx ended.
 func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
