@@ -26,7 +26,9 @@ type lease struct {
 	patience time.Duration // how long that one may stay unanswered
 	stream   int           // the stream of the last beat, 0 before the first
 	resumed  bool          // that stream is not the one before, and has not answered yet
-	answers  chan beat     // holds the newest answer
+	answered time.Time     // when the last beat was
+	expected bool          // its owner wants to hear of the next answer, whatever it is
+	answers  chan beat     // holds the newest answer that is news
 	place    int           // in the queue
 }
 

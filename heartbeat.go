@@ -27,7 +27,8 @@ type heartbeat struct {
 	wake   chan struct{} // holds one token after leases came or changed
 }
 
-// beat is what etcd answered to a heartbeat.
+// beat is what etcd answered to a heartbeat, if that is news to the owner of the
+// lease: a thousand services that are well need not be told so every second.
 type beat struct {
 	lost    bool // there is no such lease
 	resumed bool // beats went unanswered before, on a stream that is given up
@@ -44,17 +45,20 @@ func newHeartbeat(ctx context.Context, cli *clientv3.Client) *heartbeat {
 	return h
 }
 
-// keep renews a lease from now on, and returns where the answers arrive.
+// keep renews a lease from now on, and returns where news of it arrives.
 func (h *heartbeat) keep(id clientv3.LeaseID, every, ttl time.Duration) <-chan beat {
 	l := &lease{
-		id: id, every: every, ttl: ttl, next: time.Now().Add(every),
+		id: id, every: every, ttl: ttl, next: time.Now().Add(every), answered: time.Now(),
 		patience: time.Duration(float64(ttl) * patience), answers: make(chan beat, 1),
 	}
 	h.mu.Lock()
 	h.leases[id] = l
 	heap.Push(&h.queue, l)
+	first := l.place == 0
 	h.mu.Unlock()
-	h.hurry()
+	if first {
+		poke(h.wake)
+	}
 	return l.answers
 }
 
@@ -66,15 +70,27 @@ func (h *heartbeat) change(id clientv3.LeaseID, every time.Duration) {
 		heap.Fix(&h.queue, l.place)
 	}
 	h.mu.Unlock()
-	h.hurry()
+	poke(h.wake)
 }
 
-// hurry wakes the session to look at the leases again.
-func (h *heartbeat) hurry() {
-	select {
-	case h.wake <- struct{}{}:
-	default:
+// expect asks to hear of the next answer, whatever it is, and of every one
+// after it until that is taken back.
+func (h *heartbeat) expect(id clientv3.LeaseID, wanted bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if l := h.leases[id]; l != nil {
+		l.expected = wanted
 	}
+}
+
+// silence returns how long no beat of a lease was answered.
+func (h *heartbeat) silence(id clientv3.LeaseID) time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if l := h.leases[id]; l != nil {
+		return time.Since(l.answered)
+	}
+	return 0
 }
 
 // drop renews a lease no longer.
@@ -243,7 +259,7 @@ func (h *heartbeat) pause(ctx context.Context, receiver *worker, wait time.Durat
 	return true
 }
 
-// answer passes on what etcd said to a beat.
+// answer notes what etcd said to a beat, and passes it on if it is news.
 func (h *heartbeat) answer(resp *pb.LeaseKeepAliveResponse) {
 	h.mu.Lock()
 	l := h.leases[clientv3.LeaseID(resp.ID)]
@@ -252,6 +268,8 @@ func (h *heartbeat) answer(resp *pb.LeaseKeepAliveResponse) {
 		return
 	}
 	now := beat{lost: resp.TTL <= 0, resumed: l.resumed}
+	news := now.lost || now.resumed || l.expected
+	l.answered = time.Now()
 	l.patience = time.Duration(float64(l.ttl) * patience)
 	if !l.asked.IsZero() { // a server that is slow, but answers, is given the time that it takes
 		l.patience = max(l.patience, 2*time.Since(l.asked))
@@ -263,6 +281,9 @@ func (h *heartbeat) answer(resp *pb.LeaseKeepAliveResponse) {
 		delete(h.leases, l.id)
 	}
 	h.mu.Unlock()
+	if !news {
+		return
+	}
 	select { // the newest answer replaces one that was not taken yet
 	case old := <-l.answers:
 		now.resumed = now.resumed || old.resumed

@@ -28,7 +28,7 @@ type registration struct {
 	told    error                        // what observe heard last
 	tenure  *tenure                      // the lease that is held, nil if none is
 	orphans []clientv3.LeaseID           // leases that could not be revoked yet
-	silence *time.Timer                  // runs out when no beat was answered for a TTL
+	silence *time.Timer                  // runs out when no beat may have been answered for a TTL
 	owned   ownership                    // what became of the key since it was put
 }
 
@@ -96,6 +96,7 @@ func (r *registration) hold(ctx context.Context) {
 	r.silence.Reset(r.tenure.ttl)
 	r.watchKey(ctx)
 	for {
+		r.expect()
 		select {
 		case b := <-r.tenure.beats:
 			if b.lost {
@@ -109,7 +110,7 @@ func (r *registration) hold(ctx context.Context) {
 			r.serve(ctx, req)
 			r.silence.Reset(r.tenure.ttl)
 		case <-r.silence.C:
-			r.tell(errUnconfirmed)
+			r.silent()
 		case <-ctx.Done():
 			return
 		}
@@ -191,6 +192,25 @@ func (r *registration) serve(ctx context.Context, req request) bool {
 	}
 	req.reply <- err
 	return err == nil
+}
+
+// expect has the heartbeat tell of every answer while there is something to do
+// at the next one, or to take back.
+func (r *registration) expect() {
+	wanted := r.owned.watch == nil || r.owned.trouble != nil || r.told != nil
+	if wanted != r.tenure.expects {
+		r.tenure.expects = wanted
+		r.client.heartbeat.expect(r.tenure.id, wanted)
+	}
+}
+
+// silent tells if no beat was answered for as long as the lease lives.
+func (r *registration) silent() {
+	if left := r.tenure.ttl - r.client.heartbeat.silence(r.tenure.id); left > 0 {
+		r.silence.Reset(left)
+		return
+	}
+	r.tell(errUnconfirmed)
 }
 
 // confirmed acts on a heartbeat that was answered: this is when a key that

@@ -56,6 +56,7 @@ func TestLeaseThatIsLostAndKeptAgain_IsRenewed(t *testing.T) {
 			t.Error("its owner is not told")
 		}
 		again := h.keep(1, time.Second, 3*time.Second)
+		h.expect(1, true)
 
 		h.drop(2)
 		h.answer(&pb.LeaseKeepAliveResponse{ID: 1, TTL: 3})

@@ -12,11 +12,12 @@ import (
 
 // tenure is one lease for as long as it is held.
 type tenure struct {
-	id    clientv3.LeaseID
-	asked int64         // the TTL that was asked for, in seconds
-	ttl   time.Duration // the TTL that etcd granted
-	every time.Duration // the heartbeat
-	beats <-chan beat   // the answers to it
+	id      clientv3.LeaseID
+	asked   int64         // the TTL that was asked for, in seconds
+	ttl     time.Duration // the TTL that etcd granted
+	every   time.Duration // the heartbeat
+	beats   <-chan beat   // what is news of it
+	expects bool          // that every answer is
 }
 
 // set puts the key for a call of Register, whoever held it before: under the

@@ -34,18 +34,17 @@ func TestVirtual_AnswerSlowerThanTheHeartbeat_KeepsTheLeaseAndTheStream(t *testi
 	for _, slow := range []time.Duration{900 * time.Millisecond, 1500 * time.Millisecond, 2500 * time.Millisecond} {
 		synctest.Test(t, func(t *testing.T) {
 			b := &virtualBeats{delay: answersAfter(slow)}
-			answers := b.heartbeat(t).keep(1, time.Second, 10*time.Second)
-			last := time.Now()
+			h := b.heartbeat(t)
+			answers := h.keep(1, time.Second, 10*time.Second)
 			for range 3600 {
 				select {
 				case beat := <-answers:
-					last = time.Now()
 					if beat.lost {
 						t.Fatal("lost")
 					}
 				case <-time.After(time.Second):
 				}
-				if silent := time.Since(last); silent > 10*time.Second {
+				if silent := h.silence(1); silent > 10*time.Second {
 					t.Fatalf("answers take %v: none for %v, %d streams", slow, silent, len(b.opened()))
 				}
 			}
@@ -210,6 +209,29 @@ func TestVirtual_LeasesOfDifferentHeartbeats_DroppedAndChanged(t *testing.T) {
 		after(time.Hour)
 		if len(b.beaten()) != n {
 			t.Error("beats without leases")
+		}
+	})
+}
+
+func TestVirtual_AnswersThatAreNoNews_AreNotPassedOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &virtualBeats{delay: answersAfter(0)}
+		h := b.heartbeat(t)
+		answers := h.keep(1, time.Second, 10*time.Second)
+		after(time.Minute)
+		if len(answers) != 0 {
+			t.Error("an answer was passed on that nobody waits for")
+		}
+		if silent := h.silence(1); silent > time.Second {
+			t.Errorf("the last answer was %v ago", silent)
+		}
+		h.expect(1, true)
+		after(1500 * time.Millisecond)
+		if len(answers) != 1 {
+			t.Error("an answer that is waited for was not passed on")
+		}
+		if silent := h.silence(2); silent != 0 {
+			t.Errorf("a lease that is not kept has been silent for %v", silent)
 		}
 	})
 }
