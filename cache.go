@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/go-kit/kit/sd"
 )
@@ -24,9 +25,10 @@ type cache struct {
 // state is what is known: the last set, if there ever was one, and why it may
 // be stale, if it may.
 type state struct {
-	set   instances
-	known bool
-	err   error
+	set     instances
+	known   bool
+	err     error
+	version int // counts the states
 }
 
 // event is the state as go-kit passes it on: a set or an error, never both.
@@ -75,6 +77,7 @@ func (c *cache) change(next state) {
 	if c.stopped {
 		return
 	}
+	next.version = c.state.version + 1
 	c.state = next
 	close(c.changed)
 	c.changed = make(chan struct{})
@@ -161,10 +164,19 @@ type subscriber struct {
 	delivered chan struct{} // closed after the first event
 }
 
+// While changes come faster than they are passed on, each event waits a little
+// for more of them: it is a copy of the set, however little has changed. A
+// change that comes alone does not wait.
+const (
+	shortestWait = 500 * time.Microsecond
+	longestWait  = 4 * time.Millisecond
+)
+
 // pump sends the newest state whenever the subscriber takes one that it has
 // not seen. While it waits for that, a change replaces what it offers.
 func (s *subscriber) pump(ctx context.Context) {
 	var seen *state
+	var wait time.Duration
 	for {
 		now, changed := s.cache.current()
 		next := now.after(seen)
@@ -177,15 +189,31 @@ func (s *subscriber) pump(ctx context.Context) {
 		case ch <- event:
 			if seen == nil {
 				close(s.delivered)
+			} else if next.version == seen.version+1 {
+				wait = 0
+			} else {
+				wait = longer(wait)
 			}
 			if seen = next; s.once {
 				return
 			}
 		case <-changed:
+			if next == nil {
+				continue
+			}
+			wait = longer(wait)
 		case <-ctx.Done():
 			return
 		}
+		if !sleep(ctx, wait) {
+			return
+		}
 	}
+}
+
+// longer returns the wait after one that was not long enough.
+func longer(wait time.Duration) time.Duration {
+	return min(max(2*wait, shortestWait), longestWait)
 }
 
 // after returns what a subscriber gets next that has seen another state, or
@@ -193,7 +221,7 @@ func (s *subscriber) pump(ctx context.Context) {
 // the error that may make it stale.
 func (s state) after(seen *state) *state {
 	if s.err != nil && s.known && (seen == nil || !seen.known || !seen.set.equal(s.set)) {
-		return &state{set: s.set, known: true}
+		return &state{set: s.set, known: true, version: s.version}
 	}
 	if seen != nil && s.same(*seen) {
 		return nil
