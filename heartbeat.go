@@ -1,7 +1,6 @@
 package etcdv3
 
 import (
-	"container/heap"
 	"context"
 	"sync"
 	"time"
@@ -20,18 +19,12 @@ type heartbeat struct {
 	open   func(context.Context) (beatStream, error)
 	worker *worker
 
-	mu     sync.Mutex // guards leases and queue
+	mu     sync.Mutex // guards all below
 	leases map[clientv3.LeaseID]*lease
-	queue  queue         // the same leases, the next to be looked at first
+	epoch  time.Time     // the beats of all leases are drawn to multiples of their heartbeats after it
+	look   time.Time     // when there is something to do next
 	stream int           // counts the streams
 	wake   chan struct{} // holds one token after leases came or changed
-}
-
-// beat is what etcd answered to a heartbeat, if that is news to the owner of the
-// lease: a thousand services that are well need not be told so every second.
-type beat struct {
-	lost    bool // there is no such lease
-	resumed bool // beats went unanswered before, on a stream that is given up
 }
 
 // newHeartbeat returns a heartbeat without leases, which lives until ctx ends.
@@ -47,30 +40,35 @@ func newHeartbeat(ctx context.Context, cli *clientv3.Client) *heartbeat {
 
 // keep renews a lease from now on, and returns where news of it arrives.
 func (h *heartbeat) keep(id clientv3.LeaseID, every, ttl time.Duration) <-chan beat {
-	l := &lease{
-		id: id, every: every, ttl: ttl, next: time.Now().Add(every), answered: time.Now(),
-		patience: time.Duration(float64(ttl) * patience), answers: make(chan beat, 1),
-	}
+	l := newLease(id, every, ttl)
 	h.mu.Lock()
-	h.leases[id] = l
-	heap.Push(&h.queue, l)
-	first := l.place == 0
-	h.mu.Unlock()
+	defer h.mu.Unlock()
+	first := len(h.leases) == 0
 	if first {
+		h.epoch = l.answered
+	}
+	h.leases[id] = l
+	l.next = l.after(l.answered, h.epoch, every)
+	if first || l.next.Before(h.look) {
 		poke(h.wake)
 	}
 	return l.answers
 }
 
-// change renews a lease at another heartbeat, from now on.
-func (h *heartbeat) change(id clientv3.LeaseID, every time.Duration) {
+// alive notes that a lease was found to live, and renews it at another
+// heartbeat, from now on, if that is not the one that it has.
+func (h *heartbeat) alive(id clientv3.LeaseID, every time.Duration) {
 	h.mu.Lock()
-	if l := h.leases[id]; l != nil {
-		l.every, l.next = every, time.Now()
-		heap.Fix(&h.queue, l.place)
+	defer h.mu.Unlock()
+	l := h.leases[id]
+	if l == nil {
+		return
 	}
-	h.mu.Unlock()
-	poke(h.wake)
+	l.answered, l.silent = time.Now(), false
+	if l.every != every {
+		l.every, l.next = every, l.answered
+		poke(h.wake)
+	}
 }
 
 // expect asks to hear of the next answer, whatever it is, and of every one
@@ -83,24 +81,11 @@ func (h *heartbeat) expect(id clientv3.LeaseID, wanted bool) {
 	}
 }
 
-// silence returns how long no beat of a lease was answered.
-func (h *heartbeat) silence(id clientv3.LeaseID) time.Duration {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if l := h.leases[id]; l != nil {
-		return time.Since(l.answered)
-	}
-	return 0
-}
-
 // drop renews a lease no longer.
 func (h *heartbeat) drop(id clientv3.LeaseID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if l := h.leases[id]; l != nil {
-		heap.Remove(&h.queue, l.place)
-		delete(h.leases, id)
-	}
+	delete(h.leases, id)
 }
 
 const (
@@ -113,14 +98,14 @@ const (
 	// every failure, but never so long that etcd could be back for 5 s.
 	firstPatience    = time.Second
 	firstPatienceMax = defaultTimeout
-
-	// slack is the part of its heartbeat that a beat may come early, to share
-	// a packet with others: a thousand leases then cost tens of writes.
-	slack = 20
 )
 
 // run opens the stream, again and again, while there are leases.
 func (h *heartbeat) run(ctx context.Context) {
+	if !h.needed(ctx) {
+		return
+	}
+	defer start(ctx, h.listen).stop()
 	first := firstPatience
 	var retry backoff
 	for h.needed(ctx) {
@@ -193,7 +178,7 @@ func (h *heartbeat) renewAll(first time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.stream++
-	for _, l := range h.queue {
+	for _, l := range h.leases {
 		l.asked = time.Time{}
 		if l.stream != 0 {
 			l.patience = max(l.patience, first)
@@ -201,7 +186,6 @@ func (h *heartbeat) renewAll(first time.Duration) {
 			l.next = time.Now()
 		}
 	}
-	heap.Init(&h.queue)
 }
 
 // due returns the leases whose beat is due, and how long to wait until there
@@ -209,22 +193,23 @@ func (h *heartbeat) renewAll(first time.Duration) {
 func (h *heartbeat) due(now time.Time) (batch []clientv3.LeaseID, wait time.Duration, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for len(h.queue) > 0 {
-		l := h.queue[0]
-		if !l.asked.IsZero() && now.Sub(l.asked) >= l.patience {
+	h.look = now.Add(time.Hour)
+	for _, l := range h.leases {
+		if l.overdue(now) {
 			return nil, 0, false
 		}
-		if l.next.Sub(now) > l.every/slack {
-			return batch, l.at().Sub(now), true
+		if !now.Before(l.next) {
+			if l.asked.IsZero() {
+				l.asked = now
+			}
+			l.next, l.stream = l.after(now, h.epoch, l.every/nudged), h.stream
+			batch = append(batch, l.id)
 		}
-		if l.asked.IsZero() {
-			l.asked = now
+		if at := l.at(); at.Before(h.look) {
+			h.look = at
 		}
-		l.next, l.stream = now.Add(l.every), h.stream
-		heap.Fix(&h.queue, 0)
-		batch = append(batch, l.id)
 	}
-	return batch, time.Hour, true
+	return batch, h.look.Sub(now), true
 }
 
 // send sends a beat for every lease of a batch. A connection that takes no
@@ -259,35 +244,45 @@ func (h *heartbeat) pause(ctx context.Context, receiver *worker, wait time.Durat
 	return true
 }
 
-// answer notes what etcd said to a beat, and passes it on if it is news.
+// answer notes what etcd said to a beat.
 func (h *heartbeat) answer(resp *pb.LeaseKeepAliveResponse) {
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	l := h.leases[clientv3.LeaseID(resp.ID)]
 	if l == nil {
-		h.mu.Unlock()
 		return
 	}
-	now := beat{lost: resp.TTL <= 0, resumed: l.resumed}
-	news := now.lost || now.resumed || l.expected
-	l.answered = time.Now()
-	l.patience = time.Duration(float64(l.ttl) * patience)
-	if !l.asked.IsZero() { // a server that is slow, but answers, is given the time that it takes
-		l.patience = max(l.patience, 2*time.Since(l.asked))
-	}
-	l.asked, l.resumed = time.Time{}, false
-	heap.Fix(&h.queue, l.place)
-	if now.lost {
-		heap.Remove(&h.queue, l.place)
+	if resp.TTL <= 0 {
 		delete(h.leases, l.id)
 	}
-	h.mu.Unlock()
-	if !news {
-		return
+	l.answer(time.Now(), resp.TTL <= 0)
+}
+
+// leastTTL is the shortest that there is: etcd counts in seconds.
+const leastTTL = time.Second
+
+// listen tells the owners of leases when there was no answer for as long as
+// those live.
+func (h *heartbeat) listen(ctx context.Context) {
+	for sleep(ctx, h.tellSilent(time.Now())) {
 	}
-	select { // the newest answer replaces one that was not taken yet
-	case old := <-l.answers:
-		now.resumed = now.resumed || old.resumed
-	default:
+}
+
+// tellSilent does so now, and returns how long to wait until it may be time
+// again.
+func (h *heartbeat) tellSilent(now time.Time) time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	wait := leastTTL // a lease that comes meanwhile has no less
+	for _, l := range h.leases {
+		switch left := l.ttl - now.Sub(l.answered); {
+		case l.silent:
+		case left <= 0:
+			l.silent = true
+			l.tell(beat{silent: true})
+		default:
+			wait = min(wait, left)
+		}
 	}
-	l.answers <- now
+	return wait
 }

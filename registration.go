@@ -28,14 +28,11 @@ type registration struct {
 	told    error                        // what observe heard last
 	tenure  *tenure                      // the lease that is held, nil if none is
 	orphans []clientv3.LeaseID           // leases that could not be revoked yet
-	silence *time.Timer                  // runs out when no beat may have been answered for a TTL
 	owned   ownership                    // what became of the key since it was put
 }
 
 func newRegistration(c *client, key string) *registration {
-	r := &registration{client: c, key: key, requests: make(chan request), silence: time.NewTimer(time.Hour)}
-	r.silence.Stop()
-	return r
+	return &registration{client: c, key: key, requests: make(chan request)}
 }
 
 // request is one call of Register for the key.
@@ -93,24 +90,24 @@ func (r *registration) begin(ctx context.Context) bool {
 
 // hold lives with the key registered, until its lease is lost or ctx ends.
 func (r *registration) hold(ctx context.Context) {
-	r.silence.Reset(r.tenure.ttl)
 	r.watchKey(ctx)
 	for {
 		r.expect()
 		select {
 		case b := <-r.tenure.beats:
-			if b.lost {
+			switch {
+			case b.lost:
 				r.lost()
 				return
+			case b.silent:
+				r.tell(errUnconfirmed)
+			default:
+				r.confirmed(ctx, b)
 			}
-			r.confirmed(ctx, b)
 		case c := <-r.owned.changes():
 			r.keyChanged(c)
 		case req := <-r.requests:
 			r.serve(ctx, req)
-			r.silence.Reset(r.tenure.ttl)
-		case <-r.silence.C:
-			r.silent()
 		case <-ctx.Done():
 			return
 		}
@@ -144,7 +141,6 @@ func (r *registration) acquire(ctx context.Context) bool {
 // That deletes the key if it is still under the lease, and no other's key.
 func (r *registration) release(ctx context.Context) {
 	r.unwatchKey()
-	r.silence.Stop()
 	r.tell(errReleased)
 	defer r.lease.Store(0)
 	leases := r.orphans
@@ -204,19 +200,9 @@ func (r *registration) expect() {
 	}
 }
 
-// silent tells if no beat was answered for as long as the lease lives.
-func (r *registration) silent() {
-	if left := r.tenure.ttl - r.client.heartbeat.silence(r.tenure.id); left > 0 {
-		r.silence.Reset(left)
-		return
-	}
-	r.tell(errUnconfirmed)
-}
-
 // confirmed acts on a heartbeat that was answered: this is when a key that
 // went away is put back.
 func (r *registration) confirmed(ctx context.Context, b beat) {
-	r.silence.Reset(r.tenure.ttl)
 	if b.resumed {
 		// It may be another store that answers now: one with our lease in it,
 		// but with an older revision, where the watch would see nothing.

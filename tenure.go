@@ -13,11 +13,9 @@ import (
 // tenure is one lease for as long as it is held.
 type tenure struct {
 	id      clientv3.LeaseID
-	asked   int64         // the TTL that was asked for, in seconds
-	ttl     time.Duration // the TTL that etcd granted
-	every   time.Duration // the heartbeat
-	beats   <-chan beat   // what is news of it
-	expects bool          // that every answer is
+	asked   int64       // the TTL that was asked for, in seconds
+	beats   <-chan beat // what is news of it
+	expects bool        // that every answer is
 }
 
 // set puts the key for a call of Register, whoever held it before: under the
@@ -48,10 +46,7 @@ func (r *registration) set(ctx context.Context, req request) error {
 	if r.tenure != nil && t != r.tenure {
 		r.giveBack(ctx, r.tenure)
 	}
-	if t.every != every {
-		t.every = every
-		r.client.heartbeat.change(t.id, every)
-	}
+	r.client.heartbeat.alive(t.id, every)
 	r.tenure, r.service = t, req.service
 	r.lease.Store(int64(t.id))
 	if req.observe != nil {
@@ -104,8 +99,8 @@ func (r *registration) grant(ctx context.Context, every time.Duration, ttl int64
 	if err != nil {
 		return nil, fmt.Errorf("grant a lease of %d s: %w", ttl, err)
 	}
-	t := &tenure{id: resp.ID, asked: ttl, ttl: time.Duration(resp.TTL) * time.Second, every: every}
-	t.beats = r.client.heartbeat.keep(t.id, every, t.ttl)
+	t := &tenure{id: resp.ID, asked: ttl}
+	t.beats = r.client.heartbeat.keep(t.id, every, time.Duration(resp.TTL)*time.Second) // as etcd granted it
 	r.owned.add(t.id)
 	return t, nil
 }

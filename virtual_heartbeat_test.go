@@ -24,7 +24,7 @@ func TestVirtual_ThousandLeases_ShareOneStreamAndPackets(t *testing.T) {
 		}
 		sent := b.beaten()
 		moments := len(slices.CompactFunc(slices.Clone(sent), time.Time.Equal))
-		if len(sent) < 20*1000 || len(sent) > 22*1000 || moments > len(sent)/20 {
+		if len(sent) < 20*1000 || len(sent) > 22*1000 || moments > 2*len(sent)/1000+2 {
 			t.Errorf("%d beats, at %d moments", len(sent), moments)
 		}
 	})
@@ -39,13 +39,10 @@ func TestVirtual_AnswerSlowerThanTheHeartbeat_KeepsTheLeaseAndTheStream(t *testi
 			for range 3600 {
 				select {
 				case beat := <-answers:
-					if beat.lost {
-						t.Fatal("lost")
+					if beat.lost || beat.silent {
+						t.Fatalf("answers take %v: %+v, %d streams", slow, beat, len(b.opened()))
 					}
 				case <-time.After(time.Second):
-				}
-				if silent := h.silence(1); silent > 10*time.Second {
-					t.Fatalf("answers take %v: none for %v, %d streams", slow, silent, len(b.opened()))
 				}
 			}
 			if n := len(b.opened()); n > 4 {
@@ -194,8 +191,8 @@ func TestVirtual_LeasesOfDifferentHeartbeats_DroppedAndChanged(t *testing.T) {
 		h.keep(1, time.Second, 4*time.Second)
 		h.keep(2, time.Minute, time.Hour)
 		after(30 * time.Second)
-		h.change(2, time.Second)
-		h.change(3, time.Second) // not known
+		h.alive(2, time.Second)
+		h.alive(3, time.Second) // not known
 		h.drop(1)
 		h.drop(1)
 		n := len(b.beaten())
@@ -222,16 +219,10 @@ func TestVirtual_AnswersThatAreNoNews_AreNotPassedOn(t *testing.T) {
 		if len(answers) != 0 {
 			t.Error("an answer was passed on that nobody waits for")
 		}
-		if silent := h.silence(1); silent > time.Second {
-			t.Errorf("the last answer was %v ago", silent)
-		}
 		h.expect(1, true)
 		after(1500 * time.Millisecond)
 		if len(answers) != 1 {
 			t.Error("an answer that is waited for was not passed on")
-		}
-		if silent := h.silence(2); silent != 0 {
-			t.Errorf("a lease that is not kept has been silent for %v", silent)
 		}
 	})
 }
