@@ -22,7 +22,7 @@ type heartbeat struct {
 	mu     sync.Mutex // guards all below
 	leases map[clientv3.LeaseID]*lease
 	epoch  time.Time     // the beats of all leases are drawn to multiples of their heartbeats after it
-	look   time.Time     // when there is something to do next
+	look   time.Time     // when there is something to do next, zero if nothing is known
 	stream int           // counts the streams
 	wake   chan struct{} // holds one token after leases came or changed
 }
@@ -43,13 +43,12 @@ func (h *heartbeat) keep(id clientv3.LeaseID, every, ttl time.Duration) <-chan b
 	l := newLease(id, every, ttl)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	first := len(h.leases) == 0
-	if first {
+	if len(h.leases) == 0 {
 		h.epoch = l.answered
 	}
 	h.leases[id] = l
 	l.next = l.after(l.answered, h.epoch, every)
-	if first || l.next.Before(h.look) {
+	if h.look.IsZero() || l.next.Before(h.look) {
 		poke(h.wake)
 	}
 	return l.answers
@@ -124,6 +123,7 @@ func (h *heartbeat) needed(ctx context.Context) bool {
 	for {
 		h.mu.Lock()
 		n := len(h.leases)
+		h.look = time.Time{}
 		h.mu.Unlock()
 		if ctx.Err() != nil || n > 0 {
 			return ctx.Err() == nil
@@ -193,7 +193,7 @@ func (h *heartbeat) renewAll(first time.Duration) {
 func (h *heartbeat) due(now time.Time) (batch []clientv3.LeaseID, wait time.Duration, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.look = now.Add(time.Hour)
+	h.look = time.Time{}
 	for _, l := range h.leases {
 		if l.overdue(now) {
 			return nil, 0, false
@@ -205,9 +205,12 @@ func (h *heartbeat) due(now time.Time) (batch []clientv3.LeaseID, wait time.Dura
 			l.next, l.stream = l.after(now, h.epoch, l.every/nudged), h.stream
 			batch = append(batch, l.id)
 		}
-		if at := l.at(); at.Before(h.look) {
+		if at := l.at(); h.look.IsZero() || at.Before(h.look) {
 			h.look = at
 		}
+	}
+	if h.look.IsZero() {
+		return nil, time.Hour, true
 	}
 	return batch, h.look.Sub(now), true
 }

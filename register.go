@@ -26,10 +26,7 @@ func (c *client) registerObserved(ctx context.Context, s Service, observe func(e
 	}
 	req := request{ctx: ctx, service: s, observe: observe, deadline: time.Now().Add(c.timeout), reply: make(chan error, 1)}
 	for {
-		r, err := c.registration(s.Key)
-		if err == nil {
-			err = r.register(req)
-		}
+		r, err := c.registration(req)
 		if errors.Is(err, errEnded) {
 			continue // with another registration: this one ended before it took the request
 		}
@@ -43,24 +40,29 @@ func (c *client) registerObserved(ctx context.Context, s Service, observe func(e
 	}
 }
 
-// registration returns the registration of a key, which it starts if there is
-// none.
-func (c *client) registration(key string) (*registration, error) {
+// registration hands a call of Register to the registration of its key, which
+// it starts if there is none, and waits for the outcome.
+func (c *client) registration(req request) (*registration, error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.closed || c.ctx.Err() != nil {
+		c.mu.Unlock()
 		return nil, errClosed
 	}
-	r := c.registrations[key]
-	if r == nil {
-		r = newRegistration(c, key)
+	r := c.registrations[req.service.Key]
+	known := r != nil
+	if !known {
+		r = newRegistration(c, req.service.Key)
 		r.worker = start(c.ctx, func(ctx context.Context) {
-			r.run(ctx)
+			r.run(ctx, req)
 			c.forget(r)
 		})
-		c.registrations[key] = r
+		c.registrations[r.key] = r
 	}
-	return r, nil
+	c.mu.Unlock()
+	if known {
+		return r, r.register(req)
+	}
+	return r, <-req.reply
 }
 
 // forget notes that a registration has ended. Its key stays known: a second

@@ -49,16 +49,17 @@ type request struct {
 // registered again within a second after the next.
 const acquireJitter = 250 * time.Millisecond
 
-// run is the life of a registration. It ends with ctx, or at once if the first
-// attempt to acquire fails.
-func (r *registration) run(ctx context.Context) {
+// run is the life of a registration, from the call of Register that it begins
+// with. It ends with ctx, or at once if that call fails.
+func (r *registration) run(ctx context.Context, first request) {
 	defer r.release(ctx)
-	for held := r.begin(ctx); held; held = r.acquire(ctx) {
+	growStack()
+	for held := r.serve(ctx, first); held; held = r.acquire(ctx) {
 		r.hold(ctx)
 	}
 }
 
-// register hands a call of Register to run, and waits for the outcome.
+// register hands a further call of Register to run, and waits for the outcome.
 func (r *registration) register(req request) error {
 	timeout := time.NewTimer(time.Until(req.deadline))
 	defer timeout.Stop()
@@ -74,23 +75,11 @@ func (r *registration) register(req request) error {
 	return <-req.reply // run answers every request that it takes, by its deadline
 }
 
-// begin serves the call of Register that the registration begins with. If that
-// fails, the registration ends, and with it what could not be given back yet.
-func (r *registration) begin(ctx context.Context) bool {
-	gone := time.NewTimer(r.client.timeout) // the caller may have given up by itself
-	defer gone.Stop()
-	select {
-	case req := <-r.requests:
-		return r.serve(ctx, req)
-	case <-gone.C:
-	case <-ctx.Done():
-	}
-	return false
-}
-
 // hold lives with the key registered, until its lease is lost or ctx ends.
 func (r *registration) hold(ctx context.Context) {
-	r.watchKey(ctx)
+	if r.owned.watch == nil {
+		r.watchKey(ctx)
+	}
 	for {
 		r.expect()
 		select {
@@ -140,7 +129,7 @@ func (r *registration) acquire(ctx context.Context) bool {
 // release gives the lease back, on a context that outlives the one that ended.
 // That deletes the key if it is still under the lease, and no other's key.
 func (r *registration) release(ctx context.Context) {
-	r.unwatchKey()
+	defer r.unwatchKey()
 	r.tell(errReleased)
 	defer r.lease.Store(0)
 	leases := r.orphans
