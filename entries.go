@@ -1,6 +1,7 @@
 package etcdv3
 
 import (
+	"math"
 	"slices"
 	"strings"
 )
@@ -52,12 +53,13 @@ func (e *entries) put(key, value []byte) {
 	if known && old == string(value) {
 		return
 	}
-	if known {
-		e.removeInstance(old)
-	}
 	fresh := string(value)
 	e.values[string(key)] = fresh
-	e.addInstance(fresh)
+	if known {
+		e.replaceInstance(old, fresh)
+	} else {
+		e.addInstance(fresh)
+	}
 }
 
 // delete applies a key that went away.
@@ -78,6 +80,17 @@ func (e *entries) addInstance(value string) {
 	e.sorted = with
 }
 
+func (e *entries) replaceInstance(old, value string) {
+	if e.repeated[old] == 0 {
+		if with, ok := e.sorted.replaced(old, value); ok {
+			e.sorted = with
+			return
+		}
+	}
+	e.removeInstance(old)
+	e.addInstance(value)
+}
+
 func (e *entries) removeInstance(value string) {
 	if n := e.repeated[value]; n > 1 {
 		e.repeated[value] = n - 1
@@ -89,9 +102,10 @@ func (e *entries) removeInstance(value string) {
 	e.sorted = e.sorted.without(value)
 }
 
-// chunkSize is how many instances are copied at a change. A chunk that has
-// grown to twice of it is split.
-const chunkSize = 256
+// chunkSize is about how many of n instances are in a chunk. A change copies
+// one chunk, and the list of chunks: that is least when they are as long as each
+// other. A chunk that has grown to twice the size is split.
+func chunkSize(n int) int { return 16 + int(math.Sqrt(float64(n))) }
 
 // instances is an immutable sorted set of strings, in chunks that successive
 // versions of the set share.
@@ -103,7 +117,7 @@ type instances struct {
 // newInstances takes over a sorted slice without duplicates.
 func newInstances(sorted []string) instances {
 	set := instances{len: len(sorted)}
-	for chunk := range slices.Chunk(sorted, chunkSize) {
+	for chunk := range slices.Chunk(sorted, chunkSize(len(sorted))) {
 		set.chunks = append(set.chunks, chunk)
 	}
 	return set
@@ -132,10 +146,11 @@ func (s instances) with(value string) (instances, bool) {
 	old := s.chunks[chunk]
 	grown := make([]string, 0, len(old)+1)
 	grown = append(append(append(grown, old[:place]...), value), old[place:]...)
-	if len(grown) < 2*chunkSize {
+	if len(grown) < 2*chunkSize(s.len) {
 		return s.replace(chunk, s.len+1, grown), true
 	}
-	return s.replace(chunk, s.len+1, grown[:chunkSize:chunkSize], grown[chunkSize:]), true
+	half := len(grown) / 2
+	return s.replace(chunk, s.len+1, grown[:half:half], grown[half:]), true
 }
 
 // without returns the set with value not in it.
@@ -150,6 +165,25 @@ func (s instances) without(value string) instances {
 	}
 	shrunk := make([]string, 0, len(old)-1)
 	return s.replace(chunk, s.len-1, append(append(shrunk, old[:place]...), old[place+1:]...))
+}
+
+// replaced returns the set with value in it, and old not, if both have their
+// places in one chunk, which is then copied once.
+func (s instances) replaced(old, value string) (instances, bool) {
+	chunk, from, found := s.find(old)
+	other, to, exists := s.find(value)
+	if !found || exists || chunk != other {
+		return s, false
+	}
+	changed := slices.Clone(s.chunks[chunk])
+	if from < to {
+		to--
+		copy(changed[from:to], changed[from+1:])
+	} else {
+		copy(changed[to+1:from+1], changed[to:from])
+	}
+	changed[to] = value
+	return s.replace(chunk, s.len, changed), true
 }
 
 // replace returns the set of the given length with other chunks in a chunk's place.

@@ -3,6 +3,7 @@ package etcdv3
 import (
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -21,7 +22,7 @@ func wellFormed(t testing.TB, s instances) {
 	t.Helper()
 	n, last, any := 0, "", false
 	for i, chunk := range s.chunks {
-		if len(chunk) == 0 || len(chunk) >= 2*chunkSize {
+		if len(chunk) == 0 || len(chunk) >= 2*chunkSize(1<<16) {
 			t.Fatalf("chunk %d of %d holds %d instances", i, len(s.chunks), len(chunk))
 		}
 		for _, value := range chunk {
@@ -86,7 +87,7 @@ func filled(n, spread int) (*entries, model) {
 }
 
 func TestEntries_LoadedSetIsSortedAndUnique(t *testing.T) {
-	for _, n := range []int{0, 1, 2, chunkSize - 1, chunkSize, chunkSize + 1, 2 * chunkSize, 5000} {
+	for _, n := range []int{0, 1, 2, 15, 16, 17, 18, 19, 20, 21, 22, 5000} {
 		for _, spread := range []int{1, 7, max(n, 1)} {
 			e, m := filled(n, spread)
 			agrees(t, e, m)
@@ -147,6 +148,9 @@ func TestEntries_GrowsAndShrinksInAnyOrder(t *testing.T) {
 			m[key] = key
 		}
 		agrees(t, e, m)
+		if n := len(e.sorted.chunks); n > 6*int(math.Sqrt(3000)) {
+			t.Errorf("%s: %d chunks", order, n)
+		}
 		for _, k := range keys[:2900] {
 			key := fmt.Sprintf("%06d", k)
 			e.delete([]byte(key))
@@ -177,6 +181,38 @@ func TestInstances_OlderVersionsStayAsTheyWere(t *testing.T) {
 		if !slices.Equal(v.set.strings(), v.want) {
 			t.Fatalf("version %d has changed", i)
 		}
+	}
+}
+
+func TestInstances_ReplacedInItsChunk_IsAsRemovedAndAdded(t *testing.T) {
+	var all []string
+	for i := range 100 {
+		all = append(all, fmt.Sprintf("%04d", 10*i))
+	}
+	s := newInstances(all)
+	inOneChunk := 0
+	for _, old := range all {
+		for i := -1; i < 1000; i++ {
+			value := fmt.Sprintf("%04d", i) // "-001" comes before all others
+			got, ok := s.replaced(old, value)
+			if !ok {
+				continue
+			}
+			inOneChunk++
+			wellFormed(t, got)
+			if want := first(s.without(old).with(value)); !got.equal(want) {
+				t.Fatalf("%q for %q: %q, want %q", value, old, got.strings(), want.strings())
+			}
+		}
+	}
+	if inOneChunk < 100*900/10 {
+		t.Errorf("%d of 100,000 were in one chunk", inOneChunk)
+	}
+	if _, ok := s.replaced("0000", "0010"); ok {
+		t.Error("an instance was replaced by one that is there already")
+	}
+	if _, ok := s.replaced("0001", "0002"); ok {
+		t.Error("an instance was replaced that is not there")
 	}
 }
 
