@@ -5,7 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"time"
+	"sync/atomic"
 
 	"github.com/go-kit/kit/sd"
 )
@@ -20,6 +20,8 @@ type cache struct {
 	changed     chan struct{} // closed, and replaced, at every change of state
 	subscribers map[chan<- sd.Event]*subscriber
 	stopped     bool
+
+	ahead atomic.Bool // a subscriber keeps a copy ahead
 }
 
 // state is what is known: the last set, if there ever was one, and why it may
@@ -153,67 +155,6 @@ func (c *cache) stop() {
 	for _, ch := range all {
 		c.deregister(ch)
 	}
-}
-
-// subscriber is one channel and the goroutine that sends to it.
-type subscriber struct {
-	*worker
-	cache     *cache
-	ch        chan<- sd.Event
-	once      bool          // the cache is stopped: one event, and that is all
-	delivered chan struct{} // closed after the first event
-}
-
-// While changes come faster than they are passed on, each event waits a little
-// for more of them: it is a copy of the set, however little has changed. A
-// change that comes alone does not wait.
-const (
-	shortestWait = 500 * time.Microsecond
-	longestWait  = 4 * time.Millisecond
-)
-
-// pump sends the newest state whenever the subscriber takes one that it has
-// not seen. While it waits for that, a change replaces what it offers.
-func (s *subscriber) pump(ctx context.Context) {
-	var seen *state
-	var wait time.Duration
-	for {
-		now, changed := s.cache.current()
-		next := now.after(seen)
-		var ch chan<- sd.Event // nil, which is never ready, when there is no news
-		var event sd.Event
-		if next != nil {
-			ch, event = s.ch, next.event()
-		}
-		select {
-		case ch <- event:
-			if seen == nil {
-				close(s.delivered)
-			} else if next.version == seen.version+1 {
-				wait = 0
-			} else {
-				wait = longer(wait)
-			}
-			if seen = next; s.once {
-				return
-			}
-		case <-changed:
-			if next == nil {
-				continue
-			}
-			wait = longer(wait)
-		case <-ctx.Done():
-			return
-		}
-		if !sleep(ctx, wait) {
-			return
-		}
-	}
-}
-
-// longer returns the wait after one that was not long enough.
-func longer(wait time.Duration) time.Duration {
-	return min(max(2*wait, shortestWait), longestWait)
 }
 
 // after returns what a subscriber gets next that has seen another state, or

@@ -3,6 +3,7 @@ package etcdv3
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -170,5 +171,121 @@ func TestVirtual_Cache_Stopped_GivesTheLastStateOnce(t *testing.T) {
 		if got := asText(c.State()); got != "[a]" {
 			t.Error(got)
 		}
+	})
+}
+
+// large returns a set that is worth a copy ahead, and what puts n more into it.
+func large() (set instances, more func(n int) instances) {
+	for i := range worthAhead {
+		set, _ = set.with(fmt.Sprintf("%06d", i))
+	}
+	last := set
+	return set, func(n int) instances {
+		for range n {
+			last, _ = last.with(fmt.Sprintf("%06d", last.len))
+		}
+		return last
+	}
+}
+
+func TestVirtual_Cache_LargeSets_EachEventIsTheSubscribersOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCache()
+		set, more := large()
+		c.update(set)
+		var all []chan sd.Event
+		for range 3 {
+			ch := make(chan sd.Event, 1)
+			c.register(ch)
+			<-ch
+			all = append(all, ch)
+		}
+		for i := range 200 {
+			if i%10 == 0 {
+				c.fail(errors.New("away"))
+				for _, ch := range all {
+					if got := asText(<-ch); got != "error away" {
+						t.Fatal(got)
+					}
+				}
+			}
+			set = more(1 + i%4)
+			c.update(set)
+			for _, ch := range all {
+				event := <-ch
+				if !slices.Equal(event.Instances, set.strings()) {
+					t.Fatalf("event %d is not the set", i)
+				}
+				for j := range event.Instances {
+					event.Instances[j] = "mine"
+				}
+			}
+			if i%20 == 0 {
+				time.Sleep(2 * keptAhead) // longer than a copy is kept
+			}
+		}
+		c.stop()
+	})
+}
+
+func TestVirtual_Cache_LargeSetsThatNobodyTakes_ChangeWhatIsOffered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCache()
+		set, more := large()
+		c.update(set)
+		ch := make(chan sd.Event)
+		go c.register(ch)
+		<-ch
+		for i := range 100 {
+			for range i % 5 {
+				c.update(more(1))
+				time.Sleep(time.Duration(i%3) * time.Second)
+			}
+			set = more(1)
+			c.update(set)
+			time.Sleep(time.Duration(i%7) * keptAhead / 3)
+			synctest.Wait() // else what was offered before may be taken
+			if event := <-ch; !slices.Equal(event.Instances, set.strings()) {
+				t.Fatalf("event %d is not the set", i)
+			}
+		}
+		c.stop()
+	})
+}
+
+func TestVirtual_Cache_CopyIsKeptAheadWhileChangesCome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCache()
+		set, more := large()
+		c.update(set)
+		var all []chan sd.Event
+		for range 3 {
+			ch := make(chan sd.Event, 1)
+			c.register(ch)
+			all = append(all, ch)
+		}
+		kept := func(want bool, when string) {
+			synctest.Wait()
+			if c.ahead.Load() != want {
+				t.Errorf("a copy is kept %s: %v", when, !want)
+			}
+		}
+		take := func() {
+			for _, ch := range all {
+				<-ch
+			}
+		}
+		take()
+		kept(false, "before any change")
+		c.update(more(1))
+		take()
+		kept(true, "after a change")
+		time.Sleep(keptAhead)
+		kept(false, "long after the last change")
+		c.update(more(1))
+		take()
+		kept(true, "after another change")
+		c.stop()
+		kept(false, "after the end")
 	})
 }

@@ -33,9 +33,13 @@ func FuzzEntries(f *testing.F) {
 		e, m := filled(int(size)%5000, 1+int(spread)*20)
 		agrees(t, e, m)
 		versions := []version{{e.sorted, e.sorted.strings()}}
+		var ahead *draft
 		for i := 0; i+3 <= len(operations) && i < 3*200; i += 3 {
 			operate(e, m, operations[i], int(binary.BigEndian.Uint16(operations[i+1:])))
 			wellFormed(t, e.sorted)
+			if i%(3+3*int(spread%3)) == 0 {
+				ahead = becomes(t, ahead, e.sorted)
+			}
 			if i%48 == 0 {
 				versions = append(versions, version{e.sorted, e.sorted.strings()})
 			}
