@@ -38,25 +38,29 @@ func (w *watch) list(ctx context.Context) error {
 	return nil
 }
 
-// listPages lists a prefix at one revision, and returns the header that holds it.
+// listPages lists a prefix at one revision, and returns the header that holds
+// it. While a page is used, the next is on its way.
 func listPages(link *link, prefix string, get func(key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error), use func(*clientv3.GetResponse)) (*pb.ResponseHeader, error) {
-	header := (*pb.ResponseHeader)(nil)
 	opts := []clientv3.OpOption{clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefix)), clientv3.WithLimit(pageSize)}
-	for from := firstKey(prefix); ; {
-		page, err := get(from, opts...)
+	page, err := get(firstKey(prefix), opts...)
+	if err != nil {
+		return nil, fmt.Errorf("list prefix %q: %w", prefix, link.explain(err))
+	}
+	header := page.Header
+	opts = append(opts, clientv3.WithRev(header.GetRevision()))
+	for page.More && len(page.Kvs) > 0 {
+		var next *clientv3.GetResponse
+		from := string(page.Kvs[len(page.Kvs)-1].Key) + "\x00"
+		ahead := start(context.Background(), func(context.Context) { next, err = get(from, opts...) })
+		use(page)
+		<-ahead.done // within the request timeout
 		if err != nil {
 			return nil, fmt.Errorf("list prefix %q: %w", prefix, link.explain(err))
 		}
-		if len(opts) == 2 {
-			header = page.Header
-			opts = append(opts, clientv3.WithRev(header.GetRevision()))
-		}
-		use(page)
-		if !page.More || len(page.Kvs) == 0 {
-			return header, nil
-		}
-		from = string(page.Kvs[len(page.Kvs)-1].Key) + "\x00"
+		page = next
 	}
+	use(page)
+	return header, nil
 }
 
 // get is one range request, within the request timeout. When the subscribers
