@@ -113,11 +113,13 @@ func (c *client) deregister(s Service) error {
 		below = c.endBelow(s.Key)
 	}
 	var err error
+	put := false // by the registration, which takes back what it put
+	if r != nil {
+		err = r.end(ctx)
+		put = err != nil || len(r.owned.leases) > 0
+	}
 	switch {
-	case r != nil:
-		if err = r.end(ctx); err == nil && len(r.owned.leases) == 0 && !s.DeleteOptions.guarded() {
-			_, err = c.cli.KV.Delete(ctx, s.Key) // it ended before it put anything: the key is not its own
-		}
+	case put:
 	case ours && lease != 0:
 		err = c.revoke(ctx, lease)
 	case !ours && !s.DeleteOptions.guarded():

@@ -76,8 +76,7 @@ func (r *Registrar) Register() {
 		return
 	}
 	first := make(chan struct{})
-	tries := start(context.Background(), func(ctx context.Context) { r.try(ctx, first) })
-	r.replace(tries)
+	tries := r.replace(func(ctx context.Context) { r.try(ctx, first) })
 	select {
 	case <-first:
 	case <-tries.done:
@@ -94,13 +93,22 @@ func (r *Registrar) Deregister() {
 	}
 	r.replace(nil)
 	err := r.client.Deregister(r.service)
+	if !errors.Is(err, ErrCompareFailed) {
+		r.deregistered()
+	}
 	if err != nil {
 		r.logger.Log("err", err)
 	} else {
 		r.logger.Log("action", "deregister")
 	}
-	if !errors.Is(err, ErrCompareFailed) {
-		r.set(errDeregistered)
+}
+
+// deregistered notes it, unless Register was called meanwhile.
+func (r *Registrar) deregistered() {
+	r.attempt.mu.Lock()
+	defer r.attempt.mu.Unlock()
+	if r.attempt.tries == nil {
+		r.attempt.err = errDeregistered
 	}
 }
 
@@ -122,20 +130,25 @@ func (r *Registrar) Err() error {
 	return r.attempt.err
 }
 
-// replace ends the tries of the last Register, and makes others the current ones.
-func (r *Registrar) replace(tries *worker) {
+// replace ends the tries of the last Register, and begins others, if any, which
+// are then the current ones.
+func (r *Registrar) replace(try func(context.Context)) (tries *worker) {
 	r.attempt.mu.Lock()
 	last := r.attempt.tries
+	if try != nil {
+		tries = start(context.Background(), try)
+	}
 	r.attempt.tries = tries
 	r.attempt.mu.Unlock()
 	if last == nil {
-		return
+		return tries
 	}
 	last.cancel()
 	select {
 	case <-last.done:
 	case <-time.After(foreignTimeout):
 	}
+	return tries
 }
 
 // try registers until that succeeds, and closes first after the first time.

@@ -89,6 +89,9 @@ func (r *registration) hold(ctx context.Context) {
 				r.lost()
 				return
 			case b.silent:
+				if b.resumed {
+					r.unwatchKey() // as in confirmed, at the next answer
+				}
 				r.tell(errUnconfirmed)
 			default:
 				r.confirmed(ctx, b)
@@ -138,6 +141,9 @@ func (r *registration) release(ctx context.Context) {
 		r.client.heartbeat.drop(r.tenure.id)
 	}
 	if r.forsake.Load() {
+		if r.tenure != nil {
+			r.left = r.tenure.id
+		}
 		return
 	}
 	ctx, cancel := r.client.last(ctx)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -195,4 +197,94 @@ func TestErrors_SayWhatToDo(t *testing.T) {
 	if err := errors.New("whatever"); explain(err) != err {
 		t.Error(explain(err))
 	}
+}
+
+func TestVirtual_DeregisterDuringRegister_LeavesTheKeyThatAnotherOwnerPut(t *testing.T) {
+	virtually(t, func(t *testing.T, etcd *virtualEtcd) {
+		c, _ := etcd.client(t)
+		s := Service{Key: "/s/1", Value: "v"}
+		if err := errors.Join(c.Register(s), c.Deregister(s)); err != nil {
+			t.Fatal(err)
+		}
+		etcd.set("/s/1", "theirs")
+		b := etcd.block("grant")
+		registering := make(chan error)
+		go func() { registering <- c.Register(s) }()
+		<-b.reached
+		if err := c.Deregister(s); err != nil {
+			t.Error(err)
+		}
+		if err := <-registering; err == nil {
+			t.Error("Register succeeded that was overtaken by Deregister")
+		}
+		if got := etcd.values("/s/"); !slices.Equal(got, []string{"theirs"}) {
+			t.Errorf("%q", got)
+		}
+	})
+}
+
+func TestVirtual_GuardedDeregisterAgain_RevokesTheLeaseThatWasLeft(t *testing.T) {
+	for name, options := range map[string]*DeleteOptions{"guarded": {PrevValue: "v"}, "unguarded": nil} {
+		t.Run(name, func(t *testing.T) {
+			virtually(t, func(t *testing.T, etcd *virtualEtcd) {
+				c, _ := etcd.client(t)
+				s := Service{Key: "/s/1", Value: "v", TTL: NewTTLOption(3*time.Second, time.Hour)}
+				if err := c.Register(s); err != nil {
+					t.Fatal(err)
+				}
+				etcd.breaks(only("txn", hangs))
+				s.DeleteOptions = &DeleteOptions{PrevValue: "v"}
+				if err := c.Deregister(s); !errors.Is(err, context.DeadlineExceeded) {
+					t.Error(err)
+				}
+				after(0)
+				etcd.heldBy(t, 1, "v")
+				etcd.breaks(nil)
+				s.DeleteOptions = options
+				if err := c.Deregister(s); err != nil {
+					t.Error(err)
+				}
+				etcd.heldBy(t, 0)
+			})
+		})
+	}
+}
+
+// slowLog is a logger that does not return from a line until it is let on.
+type slowLog struct {
+	line        string
+	reached, on chan struct{}
+}
+
+func (l slowLog) Log(keyvals ...any) error {
+	if strings.Contains(fmt.Sprint(keyvals...), l.line) {
+		close(l.reached)
+		<-l.on
+	}
+	return nil
+}
+
+func TestVirtual_RegisterWhileDeregisterLogs_IsWhatErrTells(t *testing.T) {
+	virtually(t, func(t *testing.T, etcd *virtualEtcd) {
+		c, _ := etcd.client(t)
+		logger := slowLog{"deregister", make(chan struct{}), make(chan struct{})}
+		r := NewRegistrar(c, Service{Key: "/s/1", Value: "v"}, logger)
+		r.Register()
+		deregistering := make(chan struct{})
+		go func() {
+			defer close(deregistering)
+			r.Deregister()
+		}()
+		<-logger.reached
+		if err := r.Err(); !errors.Is(err, errDeregistered) {
+			t.Error(err)
+		}
+		r.Register()
+		close(logger.on)
+		<-deregistering
+		if err := r.Err(); err != nil {
+			t.Error(err)
+		}
+		etcd.heldBy(t, 1, "v")
+	})
 }
