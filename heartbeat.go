@@ -63,7 +63,8 @@ func (h *heartbeat) alive(id clientv3.LeaseID, every time.Duration) {
 	if l == nil {
 		return
 	}
-	l.answered, l.silent = time.Now(), false
+	l.answered = time.Now()
+	l.spoke()
 	if l.every != every {
 		l.every, l.next = every, l.answered
 		poke(h.wake)

@@ -79,6 +79,18 @@ func (l *lease) answer(now time.Time, lost bool) {
 	l.asked, l.resumed, l.silent = time.Time{}, false, false
 }
 
+// spoke takes back what the owner was told, if anything, of its silence.
+func (l *lease) spoke() {
+	l.silent = false
+	select {
+	case b := <-l.answers:
+		if b.silent = false; b != (beat{}) {
+			l.answers <- b
+		}
+	default:
+	}
+}
+
 // tell passes news on to the owner, in place of what was not taken yet.
 func (l *lease) tell(b beat) {
 	select {

@@ -64,8 +64,8 @@ func (r *registration) set(ctx context.Context, req request) error {
 func (r *registration) reacquire(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, r.client.timeout)
 	defer cancel()
+	every, ttl := r.service.TTL.timing()
 	if r.tenure == nil {
-		every, ttl := r.service.TTL.timing()
 		t, err := r.grant(ctx, every, ttl)
 		if err != nil {
 			return false
@@ -79,6 +79,9 @@ func (r *registration) reacquire(ctx context.Context) bool {
 	}
 	if err != nil {
 		return false
+	}
+	if r.owned.trouble == nil { // the lease has just been used
+		r.client.heartbeat.alive(r.tenure.id, every)
 	}
 	r.tell(r.owned.trouble)
 	return true

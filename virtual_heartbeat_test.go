@@ -1,6 +1,7 @@
 package etcdv3
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -224,5 +225,47 @@ func TestVirtual_AnswersThatAreNoNews_AreNotPassedOn(t *testing.T) {
 		if len(answers) != 1 {
 			t.Error("an answer that is waited for was not passed on")
 		}
+	})
+}
+
+func TestVirtual_LeaseFoundAlive_TakesBackThatItWasSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &virtualBeats{delay: isSilent}
+		h := b.heartbeat(t)
+		answers := h.keep(1, time.Second, 10*time.Second)
+		told := func(want string) {
+			t.Helper()
+			synctest.Wait()
+			got := "nothing"
+			select {
+			case beat := <-answers:
+				got = fmt.Sprintf("%+v", beat)
+			default:
+			}
+			if got != want {
+				t.Errorf("told %s, want %s", got, want)
+			}
+		}
+		after(9 * time.Second)
+		told("nothing")
+		after(2 * time.Second)
+		told("{lost:false silent:true resumed:false}")
+		after(time.Minute)
+		told("nothing") // it was said once
+		h.alive(1, time.Second)
+		after(9 * time.Second)
+		told("nothing")
+		after(2 * time.Second)
+		h.alive(1, time.Second) // before the owner looks
+		told("nothing")
+		h.mu.Lock()
+		h.leases[1].resumed = true
+		h.leases[1].answer(time.Now(), false)
+		h.mu.Unlock()
+		after(11 * time.Second)
+		h.alive(1, time.Second)
+		told("{lost:false silent:false resumed:true}")
+		h.alive(1, time.Second)
+		told("nothing")
 	})
 }
