@@ -4,8 +4,13 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/tests/v3/framework/integration"
+	"google.golang.org/grpc"
 )
 
 func TestServingMemberCutOffFromItsPeers_TheWatchMoves(t *testing.T) {
@@ -235,4 +240,37 @@ func TestLongOutageOfAWrappedClient_IsOverAsSoon(t *testing.T) {
 	})
 	within(t, 3, 5*time.Second, took)
 	within(t, 13, 5*time.Second, took)
+}
+
+// grpc gives each request to the next member. With two endpoints, a list and a
+// watch in turn would meet the same ones for ever: the list the one that is
+// well, and the watch the other.
+func TestOneOfTwoEndpointsWithoutLeader_TheWatchFindsTheOther(t *testing.T) {
+	t.Parallel()
+	etcd := newCluster(t, 3)
+	alone, others := etcd.Members[1], []*integration.Member{etcd.Members[0], etcd.Members[2]}
+	alone.InjectPartition(t, others...)
+	defer alone.RecoverPartition(t, others...)
+	eventually(t, 20*time.Second, "the member has no leader", func() bool { return alone.Server.Leader() == 0 })
+	var lists atomic.Int64
+	c, _ := connect(t, ClientOptions{DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(
+		func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			if r, ok := req.(*pb.RangeRequest); ok && !r.CountOnly {
+				lists.Add(1)
+			}
+			return invoke(ctx, method, req, reply, cc, opts...)
+		})}}, etcd.endpoints(0, 1)...)
+	_, events := discover(t, c, "/s/")
+	took := eventually(t, 20*time.Second, "four seconds without a list", func() bool {
+		n := lists.Load()
+		time.Sleep(4 * time.Second)
+		return lists.Load() == n
+	})
+	within(t, 12, 15*time.Second, took-4*time.Second)
+	mustPut(t, etcd.Client(0), "/s/1", "v")
+	n := lists.Load()
+	eventually(t, time.Second, "the change", func() bool { return events.shows("v") })
+	if lists.Load() != n {
+		t.Error("a change was listed")
+	}
 }

@@ -51,6 +51,7 @@ type watch struct {
 	alive    time.Time          // when etcd last gave a sign of life
 	since    time.Time          // when the present trouble began, zero while there is none
 	attempts int                // to list that failed since then
+	unopened int                // attempts to watch that did
 	failed   bool               // the subscribers know of it
 	unheard  int                // watches in a row that answered no progress request
 }
@@ -63,7 +64,8 @@ func (w *watch) run(ctx context.Context) {
 		lost := w.link.lost()
 		began := time.Now()
 		err := w.list(ctx)
-		if err == nil {
+		listed := err == nil
+		if listed {
 			err = w.follow(ctx, lost)
 		} else {
 			w.report(ctx, err)
@@ -72,7 +74,7 @@ func (w *watch) run(ctx context.Context) {
 			retry.reset()
 		}
 		w.interrupted(ctx, err)
-		if w.hurries() {
+		if w.hurries() && !listed {
 			sleep(ctx, backoffFirst)
 		} else {
 			retry.wait(ctx)
@@ -105,9 +107,8 @@ const resumeJitter = 200 * time.Millisecond
 // resumable: etcd's history goes on. With one endpoint alone it may be another
 // etcd that answers next, and nothing cheaper than to list tells.
 func (w *watch) followStream(ctx context.Context, lost <-chan struct{}) (resumable bool, err error) {
-	feed, err := openFeed(ctx, w.cli, w.openTimeout(), newName(), interest{firstKey(w.prefix), clientv3.GetPrefixRangeEnd(w.prefix), w.seen})
+	feed, err := w.open(ctx)
 	if err != nil {
-		w.attempts++
 		return false, fmt.Errorf("watch prefix %q: %w", w.prefix, err)
 	}
 	defer feed.stop()
@@ -125,7 +126,7 @@ func (w *watch) followStream(ctx context.Context, lost <-chan struct{}) (resumab
 		case c, ok := <-feed.changes:
 			w.alive = time.Now()
 			if !ok {
-				return broken(feed.err) && len(w.cli.Endpoints()) > 1, fmt.Errorf("watch prefix %q: %w", w.prefix, feed.err)
+				return broken(feed.err) && w.resumable(), fmt.Errorf("watch prefix %q: %w", w.prefix, feed.err)
 			}
 			if c.progress && older(c.header, w.header) || anotherCluster(c.header, w.header) {
 				return false, errAnotherHistory
@@ -158,10 +159,34 @@ var (
 	errSilent         = errors.New("the watch gives no sign of life")
 )
 
-// openTimeout is how long a member may take to begin a watch: short at first,
-// so that a silent one is soon left for another.
-func (w *watch) openTimeout() time.Duration {
-	return min(w.timeout, defaultTimeout, hurriedTimeout*time.Duration(1+w.attempts))
+// openAttempts is to how many members a watch is offered after a list. grpc
+// gives each request to the next one, so that of two members the one that is
+// well could list, and the one that has no leader be asked to watch, for ever.
+const openAttempts = 3
+
+// open begins a watch from the revision that was seen last. A member has little
+// time for that at first, so that a silent one is soon left for another.
+func (w *watch) open(ctx context.Context) (f *feed, err error) {
+	in := interest{firstKey(w.prefix), clientv3.GetPrefixRangeEnd(w.prefix), w.seen}
+	for range max(1, min(len(w.cli.Endpoints()), openAttempts)) {
+		timeout := min(w.timeout, defaultTimeout, hurriedTimeout*time.Duration(1+w.unopened))
+		f, err = openFeed(ctx, w.cli, timeout, newName(), in)
+		if err == nil || ctx.Err() != nil || !passes(err) {
+			return f, err
+		}
+		w.unopened++
+	}
+	return nil, err
+}
+
+// resumeWithin is how many revisions a watch may be behind, as far as is known,
+// to be resumed: etcd reads all that happened since, under whatever key, which
+// for a prefix where little happens costs more than to list it.
+const resumeWithin = 1_000
+
+// resumable reports whether a watch that broke may go on at another member.
+func (w *watch) resumable() bool {
+	return len(w.cli.Endpoints()) > 1 && w.header.GetRevision()-w.seen <= resumeWithin
 }
 
 // older reports whether an answer comes from an etcd whose history is not the
@@ -217,7 +242,7 @@ func (w *watch) report(ctx context.Context, err error) {
 	if ctx.Err() != nil || w.failed {
 		return
 	}
-	if passes(err) && w.entries != nil && !w.outOfReach(ctx) {
+	if passes(err) && w.entries != nil && !w.outOfReach(ctx) || ctx.Err() != nil {
 		return
 	}
 	w.failed = true
@@ -249,5 +274,5 @@ func (w *watch) resumed() {
 	if !w.since.IsZero() {
 		w.logger.Log("prefix", w.prefix, "msg", "watch resumed", "instances", w.entries.sorted.len)
 	}
-	w.since, w.attempts = time.Time{}, 0
+	w.since, w.attempts, w.unopened = time.Time{}, 0, 0
 }
