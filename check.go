@@ -34,7 +34,7 @@ type check struct {
 
 // deafAfter is how many watches in a row have to leave progress requests
 // unanswered, although etcd is well, until it is no longer held to be their
-// link that is dead: they go to different members, if there are some.
+// link that is dead.
 const deafAfter = 2
 
 func newCheck(w *watch, f *feed) *check {
@@ -62,8 +62,9 @@ func (c *check) answered(by change) {
 
 // request asks for a sign of life.
 func (c *check) request(ctx context.Context) {
+	again := c.asked
 	c.asked = true
-	if c.watch.unheard >= deafAfter {
+	if again && c.watch.unheard >= deafAfter { // each new one is asked once
 		c.due.Reset(0)
 		return
 	}

@@ -58,6 +58,25 @@ func TestVirtual_ProxyThatKnowsNoProgress_IsProbedInstead(t *testing.T) {
 	})
 }
 
+func TestVirtual_WatchesThatDidNotAnswer_AreAskedAgainOnANewStream(t *testing.T) {
+	virtually(t, func(t *testing.T, etcd *virtualEtcd) {
+		etcd.mute = true // a member that is behind, for example
+		_, events, _ := etcd.followed(t)
+		after(time.Minute)
+		etcd.mu.Lock()
+		etcd.mute = false
+		etcd.mu.Unlock()
+		etcd.cancelWatches("etcdserver: no leader")
+		after(time.Minute)
+		asked := etcd.count("progress")
+		after(time.Hour)
+		if n := etcd.count("progress") - asked; n < 300 {
+			t.Errorf("%d requests for progress in an hour", n)
+		}
+		events.are(t, "")
+	})
+}
+
 func TestVirtual_StoreStartsOver_IsNoticed(t *testing.T) {
 	for _, mute := range []bool{false, true} { // mute: a gRPC proxy
 		for _, writes := range []int{0, 1, 200} { // 200: revisions have overtaken ours
