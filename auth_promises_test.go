@@ -91,6 +91,9 @@ func TestUserThatMayNotRead_RegistersAgainAllTheSame(t *testing.T) {
 		took := eventually(t, 5*time.Second, "registered again", func() bool { return len(values(t, root, "/s/")) == 1 })
 		within(t, 2, 2*time.Second, took)
 	}
+	if _, err := openFeed(t.Context(), c.cli, defaultTimeout, newName(), interest{key: "/s/1"}); !errors.Is(err, rpctypes.ErrPermissionDenied) {
+		t.Errorf("a watch that the user may not read: %v", err)
+	}
 	if err := c.Register(Service{Key: "/t/1", Value: "v"}); !errors.Is(err, rpctypes.ErrPermissionDenied) || !strings.Contains(err.Error(), `"/t/1"`) {
 		t.Errorf("a key that the user may not write: %v", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"math"
 	"reflect"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -139,7 +140,11 @@ func refused(resp *pb.WatchResponse) error {
 	case resp.CompactRevision != 0:
 		return rpctypes.ErrCompacted
 	case resp.Canceled && resp.CancelReason != "":
-		return rpctypes.Error(status.Error(codes.FailedPrecondition, resp.CancelReason))
+		reason := resp.CancelReason
+		if _, desc, ok := strings.Cut(reason, " desc = "); ok { // as grpc writes an error, which rpctypes does not know
+			reason = desc
+		}
+		return rpctypes.Error(status.Error(codes.FailedPrecondition, reason))
 	case resp.Canceled:
 		return errCancelled
 	}
@@ -161,17 +166,30 @@ func newName() string { return strconv.FormatInt(names.Add(1), 10) }
 
 // follow is the life of a feed on a Watcher that is not clientv3's own. Watches
 // with equal metadata share a stream there, which keeps the token that it was
-// opened with. Watch blocks, and is not disturbed for the timeout: clientv3
-// would leave the stream behind.
+// opened with. Watch blocks, and is not disturbed: clientv3 would leave the
+// stream behind. One that comes after the timeout is ended then.
 func (f *feed) follow(ctx context.Context, cli *clientv3.Client, name string, in interest, opened chan struct{}, timeout time.Duration) error {
 	tag := func(ctx context.Context) context.Context {
 		return metadata.AppendToOutgoingContext(clientv3.WithRequireLeader(ctx), "kitsd-watch", name)
 	}
 	watching, cancel := context.WithCancel(tag(context.WithoutCancel(ctx)))
-	defer cancel()
-	tooLate := time.AfterFunc(timeout, cancel)
-	changes := cli.Watcher.Watch(watching, in.key, clientv3.WithRange(in.end), clientv3.WithRev(in.from))
-	if !tooLate.Stop() {
+	var changes clientv3.WatchChan
+	opening := start(watching, func(context.Context) {
+		changes = cli.Watcher.Watch(watching, in.key, clientv3.WithRange(in.end), clientv3.WithRev(in.from))
+	})
+	tooLate := time.NewTimer(timeout)
+	defer tooLate.Stop()
+	select {
+	case <-opening.done:
+		defer cancel()
+	case <-tooLate.C:
+		start(cli.Ctx(), func(ctx context.Context) {
+			select {
+			case <-opening.done:
+			case <-ctx.Done():
+			}
+			cancel()
+		})
 		return errNotOpened
 	}
 	defer context.AfterFunc(ctx, cancel)()
