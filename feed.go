@@ -62,12 +62,13 @@ type interest struct {
 func openFeed(ctx context.Context, cli *clientv3.Client, timeout time.Duration, name string, in interest) (*feed, error) {
 	f := &feed{changes: make(chan change, feedBuffer)}
 	opened := make(chan struct{})
-	f.worker = start(ctx, func(ctx context.Context) {
+	owner := ctx
+	f.worker = start(owner, func(ctx context.Context) {
 		defer close(f.changes)
 		if direct(cli) {
 			f.err = f.receive(ctx, cli, createRequest(in), opened)
 		} else {
-			f.err = f.follow(ctx, cli, name, in, opened, timeout)
+			f.err = f.follow(ctx, owner, cli, name, in, opened, timeout)
 		}
 	})
 	tooLate := time.NewTimer(timeout)
@@ -166,9 +167,10 @@ func newName() string { return strconv.FormatInt(names.Add(1), 10) }
 
 // follow is the life of a feed on a Watcher that is not clientv3's own. Watches
 // with equal metadata share a stream there, which keeps the token that it was
-// opened with. Watch blocks, and is not disturbed: clientv3 would leave the
-// stream behind. One that comes after the timeout is ended then.
-func (f *feed) follow(ctx context.Context, cli *clientv3.Client, name string, in interest, opened chan struct{}, timeout time.Duration) error {
+// opened with. Watch blocks, and is not disturbed as long as the owner lives:
+// clientv3 would leave the stream behind. One that comes after the timeout is
+// ended then.
+func (f *feed) follow(ctx, owner context.Context, cli *clientv3.Client, name string, in interest, opened chan struct{}, timeout time.Duration) error {
 	tag := func(ctx context.Context) context.Context {
 		return metadata.AppendToOutgoingContext(clientv3.WithRequireLeader(ctx), "kitsd-watch", name)
 	}
@@ -183,10 +185,10 @@ func (f *feed) follow(ctx context.Context, cli *clientv3.Client, name string, in
 	case <-opening.done:
 		defer cancel()
 	case <-tooLate.C:
-		start(cli.Ctx(), func(ctx context.Context) {
+		start(owner, func(owner context.Context) {
 			select {
 			case <-opening.done:
-			case <-ctx.Done():
+			case <-owner.Done():
 			}
 			cancel()
 		})
