@@ -22,7 +22,7 @@ func newEntries(n int) *entries {
 
 // load puts a key while the set is being filled; sort makes it whole.
 func (e *entries) load(key, value []byte) {
-	both := string(append(key[:len(key):len(key)], value...)) // one allocation for two strings
+	both := string(key) + string(value) // one allocation for two strings
 	e.values[both[:len(key)]] = both[len(key):]
 	e.loaded = append(e.loaded, both[len(key):])
 }

@@ -57,7 +57,8 @@ type TTLOption struct {
 
 // NewTTLOption returns a TTLOption with the given heartbeat, which is how
 // often the lease is renewed, and ttl, which is how long etcd keeps the key
-// after the last heartbeat that reached it.
+// after the last heartbeat that reached it. The first heartbeat of a service may
+// come up to half of one early, to share a write with others of its client.
 //
 // A heartbeat under 500 ms becomes 500 ms. A ttl that is not above the
 // heartbeat becomes three heartbeats. etcd counts leases in whole seconds, so
