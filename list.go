@@ -10,8 +10,9 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// pageSize is how many keys one range request lists at most.
-const pageSize = 10_000
+// pageSize is how many keys one range request lists at most, within the request
+// timeout: some megabytes as a rule. etcd counts the whole range for each page.
+const pageSize = 25_000
 
 // list replaces what is known by what etcd holds at one revision.
 func (w *watch) list(ctx context.Context) error {
