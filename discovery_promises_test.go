@@ -150,6 +150,7 @@ type blockingClient struct {
 	Client
 	lists chan struct{}
 	let   chan struct{}
+	more  chan struct{} // closed for the signals after the first
 }
 
 func (c *blockingClient) GetEntries(string) ([]string, error) {
@@ -158,12 +159,14 @@ func (c *blockingClient) GetEntries(string) ([]string, error) {
 	return []string{"x"}, nil
 }
 func (c *blockingClient) WatchPrefix(_ string, ch chan struct{}) {
+	ch <- struct{}{}
+	<-c.more
 	for range 100 {
 		ch <- struct{}{}
 	}
 }
 func TestForeignClient_SignalsCoalesce(t *testing.T) {
-	c := &blockingClient{lists: make(chan struct{}, 1000), let: make(chan struct{}, 1)}
+	c := &blockingClient{lists: make(chan struct{}, 1000), let: make(chan struct{}, 1), more: make(chan struct{})}
 	c.let <- struct{}{}
 	s, err := NewInstancer(c, "/s/", nil)
 	if err != nil {
@@ -171,6 +174,7 @@ func TestForeignClient_SignalsCoalesce(t *testing.T) {
 	}
 	<-c.lists
 	<-c.lists // a hundred signals come while this one is blocked
+	close(c.more)
 	time.Sleep(50 * time.Millisecond)
 	close(c.let)
 	<-c.lists
