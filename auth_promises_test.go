@@ -73,6 +73,7 @@ func TestUserAndPassword_SurviveTokenExpiryAndRestarts(t *testing.T) {
 	}
 	holds(t, 25)
 }
+
 func TestUserThatMayNotRead_RegistersAgainAllTheSame(t *testing.T) {
 	t.Parallel()
 	heavy(t)
@@ -101,6 +102,7 @@ func TestUserThatMayNotRead_RegistersAgainAllTheSame(t *testing.T) {
 		t.Error(err)
 	}
 }
+
 func TestBadServices_AreAClearError(t *testing.T) {
 	t.Parallel()
 	heavy(t)
@@ -132,6 +134,7 @@ func TestBadServices_AreAClearError(t *testing.T) {
 	}
 	r.Deregister()
 }
+
 func TestNamespacedClient(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)
@@ -158,6 +161,7 @@ func TestNamespacedClient(t *testing.T) {
 	leave()
 	eventually(t, 3*time.Second, "gone", func() bool { return len(etcd.values(t, "ns//s/1")) == 0 })
 }
+
 func TestWrappedClientClosedFirst_NothingHangs(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)
@@ -191,6 +195,7 @@ func TestWrappedClientClosedFirst_NothingHangs(t *testing.T) {
 	}
 	holds(t, 9)
 }
+
 func TestLifecycles_InEveryOrderFromManyGoroutines(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)

@@ -47,6 +47,7 @@ func (s *singleBeats) Send(req *pb.LeaseKeepAliveRequest) error {
 		return s.ctx.Err()
 	}
 }
+
 func (s *singleBeats) Recv() (*pb.LeaseKeepAliveResponse, error) {
 	select {
 	case answer := <-s.answers:

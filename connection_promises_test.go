@@ -21,6 +21,7 @@ func deadEndpoint(t testing.TB) string {
 	u := freeURL(t)
 	return u.Host
 }
+
 func TestEveryRequest_IsBounded(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -57,6 +58,7 @@ func TestEveryRequest_IsBounded(t *testing.T) {
 		leave()
 	}
 }
+
 func TestNanoseconds_Work(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)
@@ -69,6 +71,7 @@ func TestNanoseconds_Work(t *testing.T) {
 	never(t, 4*time.Second, "the key went away", func() bool { return len(etcd.values(t, "/s/")) != 1 })
 	holds(t, 21)
 }
+
 func TestNewClient_DoesNotWaitForEtcd(t *testing.T) {
 	t.Parallel()
 	for _, options := range []ClientOptions{{}, {Username: "u", Password: "p"}, {DialOptions: []grpc.DialOption{grpc.WithUserAgent("x")}}} {
@@ -77,6 +80,7 @@ func TestNewClient_DoesNotWaitForEtcd(t *testing.T) {
 		within(t, 22, time.Second, time.Since(began))
 	}
 }
+
 func TestNewClientWithBlock_WaitsForAnEndpoint(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)
@@ -93,6 +97,7 @@ func TestNewClientWithBlock_WaitsForAnEndpoint(t *testing.T) {
 		t.Error(err)
 	}
 }
+
 func TestTLS(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -120,6 +125,7 @@ func TestTLS(t *testing.T) {
 	}
 	holds(t, 23)
 }
+
 func TestTLS_RotatedFilesAreUsedAtTheNextHandshake(t *testing.T) {
 	t.Parallel()
 	old, fresh := newAuthority(t), newAuthority(t)
@@ -157,6 +163,7 @@ func TestTLS_RotatedFilesAreUsedAtTheNextHandshake(t *testing.T) {
 	})
 	holds(t, 23)
 }
+
 func TestBadOptions_AreAnErrorAtOnce(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -204,6 +211,7 @@ func TestBadOptions_AreAnErrorAtOnce(t *testing.T) {
 	}
 	holds(t, 23)
 }
+
 func TestTLS_IsNeverPlaintext(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

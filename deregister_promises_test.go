@@ -23,6 +23,7 @@ func TestDeregisterWhileItStillTries_StopsTrying(t *testing.T) {
 	admin := n.admin()
 	never(t, 5*time.Second, "registered", func() bool { return len(values(t, admin, "/s/")) != 0 })
 }
+
 func TestDeregister_RemovesKeyAndLeaseAtOnce(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)
@@ -53,6 +54,7 @@ func TestDeregister_RemovesKeyAndLeaseAtOnce(t *testing.T) {
 	}
 	holds(t, 8)
 }
+
 func TestDeregister_LeavesTheKeyOfAnotherOwner(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)
@@ -76,6 +78,7 @@ func TestDeregister_LeavesTheKeyOfAnotherOwner(t *testing.T) {
 	never(t, 3*time.Second, "the key came back", func() bool { return len(etcd.values(t, "/s/")) != 0 })
 	holds(t, 8)
 }
+
 func TestDeregisterWhileEtcdIsAway_LetsTheLeaseRunOut(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -96,6 +99,7 @@ func TestDeregisterWhileEtcdIsAway_LetsTheLeaseRunOut(t *testing.T) {
 	eventually(t, 8*time.Second, "the lease ran out", func() bool { return len(values(t, admin, "/s/")) == 0 })
 	never(t, 3*time.Second, "the key came back", func() bool { return len(values(t, admin, "/s/")) != 0 })
 }
+
 func TestDeregisterGuarded(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)
@@ -132,6 +136,7 @@ func TestDeregisterGuarded(t *testing.T) {
 	})
 	holds(t, 8)
 }
+
 func TestContextEnds_EverythingIsRevoked(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)
@@ -161,6 +166,7 @@ func TestContextEnds_EverythingIsRevoked(t *testing.T) {
 		t.Error(err)
 	}
 }
+
 func TestContextEnds_AWrappedClientIsLeftOpen(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)

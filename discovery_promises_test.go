@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -25,6 +24,7 @@ func mustPut(t testing.TB, cli *clientv3.Client, kvs ...string) {
 		}
 	}
 }
+
 func TestOneChange_IsOneEventAndNoList(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)
@@ -47,6 +47,7 @@ func TestOneChange_IsOneEventAndNoList(t *testing.T) {
 	}
 	holds(t, 10)
 }
+
 func TestConnectionDropped100Times_NothingIsMissed(t *testing.T) {
 	t.Parallel()
 	heavy(t)
@@ -82,6 +83,7 @@ func TestConnectionDropped100Times_NothingIsMissed(t *testing.T) {
 		}
 	}
 }
+
 func TestCompactedWhileDisconnected_GoesOn(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -105,83 +107,6 @@ func TestCompactedWhileDisconnected_GoesOn(t *testing.T) {
 	eventually(t, 3*time.Second, "it goes on", func() bool { return events.shows("c", "d", "e") })
 }
 
-// wrapper is a Client of a program's own, around ours.
-type wrapper struct {
-	Client
-	mu     sync.Mutex
-	listed int
-}
-
-func (w *wrapper) GetEntries(prefix string) ([]string, error) {
-	w.mu.Lock()
-	w.listed++
-	w.mu.Unlock()
-	values, err := w.Client.GetEntries(prefix)
-	for i := range values {
-		values[i] = "wrapped-" + values[i]
-	}
-	return values, err
-}
-func TestForeignClient_WorksThroughTheInterface(t *testing.T) {
-	t.Parallel()
-	n := newNode(t)
-	c, _ := connect(t, ClientOptions{}, n.endpoint())
-	admin := n.admin()
-	mustPut(t, admin, "/s/1", "b")
-	w := &wrapper{Client: c}
-	_, events := discover(t, w, "/s/")
-	if !events.shows("wrapped-b") {
-		t.Fatalf("first event: %+v", events.last())
-	}
-	for i := range 200 {
-		mustPut(t, admin, fmt.Sprintf("/s/x%03d", i), "a")
-	}
-	eventually(t, 2*time.Second, "the change", func() bool { return events.shows("wrapped-a", "wrapped-b") })
-	n.cut()
-	took := eventually(t, 20*time.Second, "an error", func() bool { return events.last().Err != nil })
-	t.Log("error after", took)
-	n.mend()
-	eventually(t, 5*time.Second, "the set", func() bool { return events.shows("wrapped-a", "wrapped-b") })
-	holds(t, 18)
-}
-
-// blockingClient lists only when it is let, and so collects signals.
-type blockingClient struct {
-	Client
-	lists chan struct{}
-	let   chan struct{}
-	more  chan struct{} // closed for the signals after the first
-}
-
-func (c *blockingClient) GetEntries(string) ([]string, error) {
-	c.lists <- struct{}{}
-	<-c.let
-	return []string{"x"}, nil
-}
-func (c *blockingClient) WatchPrefix(_ string, ch chan struct{}) {
-	ch <- struct{}{}
-	<-c.more
-	for range 100 {
-		ch <- struct{}{}
-	}
-}
-func TestForeignClient_SignalsCoalesce(t *testing.T) {
-	c := &blockingClient{lists: make(chan struct{}, 1000), let: make(chan struct{}, 1), more: make(chan struct{})}
-	c.let <- struct{}{}
-	s, err := NewInstancer(c, "/s/", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	<-c.lists
-	<-c.lists // a hundred signals come while this one is blocked
-	close(c.more)
-	time.Sleep(50 * time.Millisecond)
-	close(c.let)
-	<-c.lists
-	never(t, 200*time.Millisecond, "more than one list for them", func() bool { return len(c.lists) > 0 })
-	s.Stop()
-	holds(t, 18)
-}
 func TestWatchPrefix_SignalsOnceForEachChange(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)
@@ -230,6 +155,7 @@ func TestWatchPrefix_SignalsOnceForEachChange(t *testing.T) {
 	}
 	holds(t, 19)
 }
+
 func TestPrefix_IsPlainBytes(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)
@@ -249,6 +175,7 @@ func TestPrefix_IsPlainBytes(t *testing.T) {
 	}
 	holds(t, 20)
 }
+
 func TestManyPages_AreOneRevision(t *testing.T) {
 	t.Parallel()
 	heavy(t)
@@ -277,6 +204,7 @@ func TestManyPages_AreOneRevision(t *testing.T) {
 		t.Fatal(len(entries), err)
 	}
 }
+
 func TestNilClient_IsAnError(t *testing.T) {
 	if _, err := NewInstancer(nil, "/s/", nil); err == nil || !strings.Contains(err.Error(), "client is nil") {
 		t.Error(err)
@@ -291,6 +219,7 @@ func TestNilClient_IsAnError(t *testing.T) {
 		t.Error("no error")
 	}
 }
+
 func TestPermissionRevokedAndGranted_IsToldAndOver(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)

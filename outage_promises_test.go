@@ -45,6 +45,7 @@ func TestServingMemberCutOffFromItsPeers_TheWatchMoves(t *testing.T) {
 		}
 	}
 }
+
 func TestServingMembersLinkSilent_TheWatchMovesAndTheLeaseIsKept(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 3)
@@ -75,6 +76,7 @@ func TestServingMembersLinkSilent_TheWatchMovesAndTheLeaseIsKept(t *testing.T) {
 		}
 	}
 }
+
 func TestSilentLinkOfAWrappedClientWithoutKeepAlive_TheWatchMoves(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 3)
@@ -99,6 +101,7 @@ func TestSilentLinkOfAWrappedClientWithoutKeepAlive_TheWatchMoves(t *testing.T) 
 	}
 	within(t, 12, 15*time.Second, took)
 }
+
 func TestEtcdOutOfReach_IsToldAndOver(t *testing.T) {
 	t.Parallel()
 	for name, breaks := range map[string]struct{ off, on func(*node) }{
@@ -133,6 +136,7 @@ func TestEtcdOutOfReach_IsToldAndOver(t *testing.T) {
 		})
 	}
 }
+
 func (n *node) cutOff() { n.cut() }
 func (n *node) letIn()  { n.mend() }
 func (n *node) hush()   { n.silence() }
@@ -156,6 +160,7 @@ func TestShortBreak_ReportsNothing(t *testing.T) {
 	}
 	holds(t, 13)
 }
+
 func TestEtcdBackWithAnotherStore_IsNoticed(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*node){
@@ -205,6 +210,7 @@ func TestEtcdBackWithAnotherStore_IsNoticedWithoutSeeingTheLoss(t *testing.T) {
 	took := eventually(t, 40*time.Second, "the truth", func() bool { return events.shows() })
 	within(t, 14, 30*time.Second, took)
 }
+
 func TestEtcdRestoredFromACopy_IsNoticed(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)

@@ -24,6 +24,7 @@ func (j *journal) Write(p []byte) (int, error) {
 	defer j.mu.Unlock()
 	return j.buf.Write(p)
 }
+
 func (j *journal) logger() log.Logger { return log.NewLogfmtLogger(j) }
 func (j *journal) String() string {
 	j.mu.Lock()

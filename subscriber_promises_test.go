@@ -39,6 +39,7 @@ func TestSets_AreSortedUniqueAndTheSubscribersOwn(t *testing.T) {
 	eventually(t, time.Second, "the change", func() bool { return events.shows("a", "b", "c", "d") })
 	holds(t, 15)
 }
+
 func TestBurst_CoalescesToTheTruth(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)
@@ -67,6 +68,7 @@ func TestBurst_CoalescesToTheTruth(t *testing.T) {
 	}
 	holds(t, 15)
 }
+
 func TestSubscriberThatDoesNotRead_StopsNobody(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)
@@ -93,6 +95,7 @@ func TestSubscriberThatDoesNotRead_StopsNobody(t *testing.T) {
 	eventually(t, time.Second, "others see it", func() bool { return events.shows("last") })
 	holds(t, 16)
 }
+
 func TestThousandSubscribersComeAndGo(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)
@@ -130,6 +133,7 @@ func TestThousandSubscribersComeAndGo(t *testing.T) {
 	all.Wait()
 	holds(t, 16)
 }
+
 func TestRegister_DeliversTheStateBeforeItReturns(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)
@@ -155,6 +159,7 @@ func TestRegister_DeliversTheStateBeforeItReturns(t *testing.T) {
 	s.Deregister(nil)
 	holds(t, 16)
 }
+
 func TestStop_LeavesNothing(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)
@@ -182,6 +187,7 @@ func TestStop_LeavesNothing(t *testing.T) {
 	}
 	holds(t, 17)
 }
+
 func TestContextEnds_SubscribersKeepTheLastSet(t *testing.T) {
 	t.Parallel()
 	etcd := newCluster(t, 1)
@@ -197,6 +203,7 @@ func TestContextEnds_SubscribersKeepTheLastSet(t *testing.T) {
 	}
 	holds(t, 17)
 }
+
 func TestThousandCycles_LeaveNothing(t *testing.T) {
 	etcd := newCluster(t, 1)
 	c, _ := etcd.connect(t)

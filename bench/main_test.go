@@ -187,6 +187,7 @@ func (r *receivedBytes) HandleRPC(_ context.Context, s stats.RPCStats) {
 		r.n.Add(int64(in.Length))
 	}
 }
+
 func (*receivedBytes) HandleConn(context.Context, stats.ConnStats)                       {}
 func (*receivedBytes) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
 func (*receivedBytes) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }

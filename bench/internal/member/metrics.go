@@ -79,6 +79,7 @@ func (c Counts) Started(method string) float64 { return c.method("grpc_server_st
 func (c Counts) Messages(method string) float64 {
 	return c.method("grpc_server_msg_received_total", method)
 }
+
 func (c Counts) Answers(method string) float64 { return c.method("grpc_server_msg_sent_total", method) }
 
 func (c Counts) method(metric, method string) float64 {

@@ -33,6 +33,7 @@ func (f *fake) WatchPrefix(_ string, ch chan struct{}) {
 		time.Sleep(50 * time.Millisecond)
 	}
 }
+
 func (f *fake) Register(etcdv3.Service) error   { return f.err }
 func (f *fake) Deregister(etcdv3.Service) error { return f.err }
 func (f *fake) LeaseID() int64                  { return 0 }
