@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/go-kit/log"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 )
@@ -104,7 +104,8 @@ type client struct {
 	cancel    context.CancelCauseFunc
 	timeout   time.Duration // bounds every request
 	link      *link
-	monitor   *worker // of the link, nil without a connection
+	monitor   *worker        // of the link, nil without a connection
+	leases    pb.LeaseClient // takes leases with ids; nil if cli wraps its Lease
 	heartbeat *heartbeat
 	keys      *keyWatches
 
@@ -173,6 +174,9 @@ func newClient(ctx context.Context, cli *clientv3.Client, link *link, owned bool
 	}
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	background := context.WithoutCancel(ctx)
+	if plainLease(cli) {
+		c.leases = clientv3.RetryLeaseClient(cli)
+	}
 	c.heartbeat = newHeartbeat(background, cli)
 	c.keys = newKeyWatches(background, cli)
 	if conn := cli.ActiveConnection(); conn != nil {
@@ -282,13 +286,4 @@ func (c *client) reason(err error) error {
 		return err
 	}
 	return fmt.Errorf("%w: %w", errClosed, context.Cause(c.ctx))
-}
-
-// revoke ends a lease, and with it the key that is under it.
-func (c *client) revoke(ctx context.Context, lease clientv3.LeaseID) error {
-	_, err := c.cli.Lease.Revoke(ctx, lease)
-	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
-		return nil
-	}
-	return err
 }

@@ -148,18 +148,6 @@ func (c *client) endBelow(key string) (below []*registration) {
 	return below
 }
 
-// last returns a context for what is to be done at the end, also when the one
-// that is given has ended: for one request timeout, or as long as the clientv3
-// client is open, which goes on trying for seconds after its Close.
-func (c *client) last(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.timeout)
-	unfollow := context.AfterFunc(c.cli.Ctx(), cancel)
-	return ctx, func() {
-		unfollow()
-		cancel()
-	}
-}
-
 // compare checks the guards of a Deregister, and deletes the key if they hold
 // and this client has never registered it: what it has registered is left to
 // the lease, which does not delete what another owner put. If they fail, a
@@ -197,46 +185,4 @@ func (c *client) compare(ctx context.Context, s Service, r *registration, ours b
 		_ = r.end(ctx)
 	}
 	return fmt.Errorf("%w: the key has value %q and mod revision %d", ErrCompareFailed, kvs[0].Value, kvs[0].ModRevision)
-}
-
-// put writes a key under a lease, and returns its revision.
-func (c *client) put(ctx context.Context, s Service, lease clientv3.LeaseID) (revision int64, err error) {
-	err = insist(ctx, func(ctx context.Context) error {
-		resp, err := c.cli.KV.Put(ctx, s.Key, s.Value, clientv3.WithLease(lease))
-		if err == nil {
-			revision = resp.Header.GetRevision()
-		}
-		return err
-	})
-	return revision, err
-}
-
-// grant takes a lease.
-func (c *client) grant(ctx context.Context, ttl int64) (resp *clientv3.LeaseGrantResponse, err error) {
-	err = insist(ctx, func(ctx context.Context) (err error) {
-		resp, err = c.cli.Lease.Grant(ctx, ttl)
-		return err
-	})
-	return resp, err
-}
-
-// insist makes a request that may be made more than once until it is answered,
-// or refused, or ctx ends. clientv3 does so for reads: a write may fail because
-// the leader changes, and it may be lost with the old leader, which says so
-// only after seconds. So an attempt takes two thirds of the time that is left.
-func insist(ctx context.Context, request func(context.Context) error) error {
-	var retry backoff
-	for {
-		deadline, _ := ctx.Deadline()
-		attempt, cancel := context.WithTimeout(ctx, time.Until(deadline)*2/3)
-		err := request(attempt)
-		lost := attempt.Err() != nil
-		cancel()
-		if err == nil || ctx.Err() != nil || !lost && !transient(err) {
-			return err
-		}
-		if !retry.wait(ctx) {
-			return ctx.Err()
-		}
-	}
 }

@@ -3,6 +3,7 @@ package etcdv3
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +28,7 @@ type registration struct {
 	observe func(err error, lease int64) // hears of every change, with why the key is not registered
 	told    error                        // what observe heard last
 	tenure  *tenure                      // the lease that is held, nil if none is
+	wanted  wanted                       // the lease that is asked for, zero if none is
 	orphans []clientv3.LeaseID           // leases that could not be revoked yet
 	owned   ownership                    // what became of the key since it was put
 }
@@ -135,9 +137,10 @@ func (r *registration) release(ctx context.Context) {
 	defer r.unwatchKey()
 	r.tell(errReleased)
 	defer r.lease.Store(0)
+	r.abandon()
 	leases := r.orphans
 	if r.tenure != nil {
-		leases = append(leases, r.tenure.id)
+		leases = slices.Insert(leases, 0, r.tenure.id)
 		r.client.heartbeat.drop(r.tenure.id)
 	}
 	if r.forsake.Load() {
@@ -149,7 +152,7 @@ func (r *registration) release(ctx context.Context) {
 	ctx, cancel := r.client.last(ctx)
 	defer cancel()
 	for _, id := range leases {
-		if err := r.client.revoke(ctx, id); err != nil {
+		if err := r.client.revoke(ctx, id); err != nil && r.released == nil {
 			r.released, r.left = err, id
 		}
 	}

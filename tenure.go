@@ -98,14 +98,29 @@ func (r *registration) lost() {
 
 // grant takes a lease, and keeps it alive from now on.
 func (r *registration) grant(ctx context.Context, every time.Duration, ttl int64) (*tenure, error) {
-	resp, err := r.client.grant(ctx, ttl)
+	if r.wanted.ttl != ttl {
+		r.abandon()
+		r.wanted = r.client.newWanted(ttl)
+	}
+	id, granted, err := r.client.grant(ctx, &r.wanted)
+	if err == nil || !passes(err) {
+		r.wanted = wanted{}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("grant a lease of %d s: %w", ttl, err)
 	}
-	t := &tenure{id: resp.ID, asked: ttl}
-	t.beats = r.client.heartbeat.keep(t.id, every, time.Duration(resp.TTL)*time.Second) // as etcd granted it
+	t := &tenure{id: id, asked: ttl}
+	t.beats = r.client.heartbeat.keep(t.id, every, time.Duration(granted)*time.Second)
 	r.owned.add(t.id)
 	return t, nil
+}
+
+// abandon asks for the lease that is wanted no more.
+func (r *registration) abandon() {
+	if r.wanted.sent {
+		r.orphans = append(r.orphans, r.wanted.id)
+	}
+	r.wanted = wanted{}
 }
 
 // giveBack revokes a lease that is not to be held, now or at the end.

@@ -81,6 +81,7 @@ func (e *virtualEtcd) client(t *testing.T) (*client, context.CancelFunc) {
 		t.Fatal(err)
 	}
 	t.Cleanup(cancel)
+	c.(*client).leases = e
 	return c.(*client), cancel
 }
 

@@ -2,6 +2,7 @@ package etcdv3
 
 import (
 	"context"
+	"net"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -36,10 +37,21 @@ func (e *virtualEtcd) endLease(id int64) {
 	e.commit()
 }
 
-func (e *virtualEtcd) LeaseGrant(ctx context.Context, in *pb.LeaseGrantRequest, _ ...grpc.CallOption) (out *pb.LeaseGrantResponse, err error) {
+func (e *virtualEtcd) LeaseGrant(ctx context.Context, in *pb.LeaseGrantRequest, opts ...grpc.CallOption) (out *pb.LeaseGrantResponse, err error) {
 	return out, e.request(ctx, "grant", func() error {
-		e.lastLease++
-		id, ttl := e.lastLease, max(in.TTL, 2)
+		for _, o := range opts {
+			if to, ok := o.(grpc.PeerCallOption); ok {
+				to.PeerAddr.Addr = &net.UnixAddr{}
+			}
+		}
+		id, ttl := in.ID, max(in.TTL, 2)
+		if id == 0 {
+			e.lastLease++
+			id = e.lastLease
+		}
+		if e.leases[id] != nil {
+			return rpctypes.ErrGRPCLeaseExist
+		}
 		l := &virtualLease{ttl: time.Duration(ttl) * time.Second}
 		l.expiry = time.AfterFunc(l.ttl, func() {
 			e.mu.Lock()
@@ -73,14 +85,15 @@ type virtualLessor struct {
 }
 
 func (l virtualLessor) KeepAliveOnce(ctx context.Context, id clientv3.LeaseID) (*clientv3.LeaseKeepAliveResponse, error) {
-	e := l.etcd
+	e, ttl := l.etcd, time.Duration(0)
 	err := e.request(ctx, "beat", func() error {
 		lease := e.leases[int64(id)]
 		if lease == nil {
 			return rpctypes.ErrLeaseNotFound
 		}
-		lease.expiry.Reset(lease.ttl)
+		ttl = lease.ttl
+		lease.expiry.Reset(ttl)
 		return nil
 	})
-	return &clientv3.LeaseKeepAliveResponse{ID: id, TTL: 1}, err
+	return &clientv3.LeaseKeepAliveResponse{ID: id, TTL: int64(ttl / time.Second)}, err
 }
