@@ -55,6 +55,23 @@ func (c *client) newWanted(ttl int64) wanted {
 	return wanted{id: clientv3.LeaseID(1 + rand.Int64N(math.MaxInt64)), ttl: ttl}
 }
 
+// grantGrace is how long a grant may still be answered when it is not wanted
+// any more. etcd goes on with a request that was cancelled, and may do so after
+// it was told to revoke that lease.
+const grantGrace = 250 * time.Millisecond
+
+// outlast returns a context that ends with the deadline of another one, but
+// only some time after that was cancelled.
+func outlast(ctx context.Context, by time.Duration) (context.Context, context.CancelFunc) {
+	deadline, _ := ctx.Deadline()
+	longer, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
+	unfollow := context.AfterFunc(ctx, func() { time.AfterFunc(by, cancel) })
+	return longer, func() {
+		unfollow()
+		cancel()
+	}
+}
+
 // plainLease reports whether a client's Lease is clientv3's own.
 func plainLease(cli *clientv3.Client) bool {
 	return cli.ActiveConnection() != nil && reflect.TypeOf(clientv3.NewLease(cli)) == reflect.TypeOf(cli.Lease)
@@ -62,6 +79,8 @@ func plainLease(cli *clientv3.Client) bool {
 
 // grant takes a lease, and returns it with the TTL that etcd gave it.
 func (c *client) grant(ctx context.Context, w *wanted) (id clientv3.LeaseID, ttl int64, err error) {
+	ctx, cancel := outlast(ctx, grantGrace)
+	defer cancel()
 	ask := c.grantWanted
 	if w.id == 0 {
 		ask = c.grantAny
