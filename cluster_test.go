@@ -66,9 +66,15 @@ func (c *cluster) connect(t testing.TB, members ...int) (*client, context.Cancel
 	return connect(t, ClientOptions{}, c.endpoints(members...)...)
 }
 
+// requestTimeout is the default, or more where etcd itself is slower.
+const requestTimeout = patienceFactor * defaultTimeout
+
 // connect returns a Client with options, whose end is waited for with the test's.
 func connect(t testing.TB, options ClientOptions, endpoints ...string) (*client, context.CancelFunc) {
 	t.Helper()
+	if options.HeaderTimeoutPerRequest == 0 {
+		options.HeaderTimeoutPerRequest = requestTimeout
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	c, err := NewClient(ctx, endpoints, options)
 	if err != nil {
@@ -90,7 +96,7 @@ func wrap(t testing.TB, cli *clientv3.Client) (Client, context.CancelFunc) {
 	t.Helper()
 	ctx, leave := context.WithCancel(context.Background())
 	t.Cleanup(leave)
-	c, err := NewClientFrom(ctx, cli, ClientOptions{})
+	c, err := NewClientFrom(ctx, cli, ClientOptions{HeaderTimeoutPerRequest: requestTimeout})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,6 +33,7 @@ func newNode(t testing.TB, configure ...func(*embed.Config)) *node {
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	cfg.UnsafeNoFsync = true
+	cfg.BcryptCost = 4 // the least that there is
 	for _, f := range configure {
 		f(cfg)
 	}
