@@ -20,7 +20,7 @@ import (
 func TestUserAndPassword_SurviveTokenExpiryAndRestarts(t *testing.T) {
 	t.Parallel()
 	heavy(t)
-	n := newNode(t, func(cfg *embed.Config) { cfg.AuthTokenTTL = 2; cfg.BcryptCost = 4 })
+	n := newNode(t, func(cfg *embed.Config) { cfg.AuthTokenTTL = 2 })
 	admin := n.admin()
 	enableAuth(t, admin, "svc", "/s/", clientv3.PermissionType(clientv3.PermReadWrite))
 	journal := &journal{}
@@ -40,12 +40,12 @@ func TestUserAndPassword_SurviveTokenExpiryAndRestarts(t *testing.T) {
 	t.Cleanup(s.Stop)
 	events := record(t, s)
 	time.Sleep(5 * time.Second) // the first token has expired
-	counter.mu.Lock()
-	beats := len(counter.beats[c.LeaseID()])
-	counter.mu.Unlock()
-	if n := auths.count(); beats < 8 || n > 5 {
-		t.Errorf("%d authentications for %d heartbeats", n, beats)
-	}
+	eventually(t, 5*time.Second, "more heartbeats than authentications", func() bool {
+		counter.mu.Lock()
+		beats := len(counter.beats[c.LeaseID()])
+		counter.mu.Unlock()
+		return beats >= 8 && auths.count() <= beats/2+1
+	})
 	late := NewRegistrar(c, Service{Key: "/s/2", Value: "b", TTL: fast}, journal.logger())
 	late.Register()
 	eventually(t, 3*time.Second, "a registration after the token expired", func() bool { return events.shows("a", "b") })
@@ -120,7 +120,7 @@ func TestBadServices_AreAClearError(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "Value") || len(err.Error()) > 500 {
 			t.Errorf("%d bytes: %.200v", size, err)
 		}
-		if took := time.Since(began); took > 3*time.Second {
+		if took := time.Since(began); took > requestTimeout+machine.since(began) {
 			t.Errorf("%d bytes: it took %v", size, took)
 		}
 	}
@@ -185,7 +185,7 @@ func TestWrappedClientClosedFirst_NothingHangs(t *testing.T) {
 		t.Error("listed on a closed client")
 	}
 	in.Stop()
-	if took := time.Since(began); took > patienceFactor*2*time.Second {
+	if took := time.Since(began); took > patienceFactor*2*time.Second+machine.since(began) {
 		t.Errorf("it took %v", took)
 	}
 	for _, bad := range []*clientv3.Client{nil, {}, cli, clientv3.NewCtxClient(context.Background())} {
@@ -230,7 +230,7 @@ func TestLifecycles_InEveryOrderFromManyGoroutines(t *testing.T) {
 			})
 		}
 		all.Wait()
-		if took := time.Since(began); took > patienceFactor*10*time.Second {
+		if took := time.Since(began); took > patienceFactor*10*time.Second+machine.since(began) {
 			t.Fatalf("round %d took %v", round, took)
 		}
 	}

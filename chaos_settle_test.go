@@ -46,7 +46,7 @@ func (c *chaos) await(since time.Time, what string) {
 			c.log("%s: all is well after %v", what, time.Since(since).Round(time.Millisecond))
 			return
 		}
-		if time.Since(since) > chaosSettles {
+		if time.Since(since) > chaosSettles+machine.since(since) {
 			for _, w := range wrong {
 				c.fail("%s, not well %v after the last fault: %s", what, chaosSettles, w)
 			}

@@ -1,7 +1,6 @@
 package etcdv3
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -80,7 +79,6 @@ type chaos struct {
 	spectators []*spectator
 	readers    []*reader
 	underWay   map[*chaosCall]struct{}
-	stalled    time.Duration // for how long the machine was too busy so far
 	failures   []string
 	over       bool
 }
@@ -104,7 +102,6 @@ func newChaos(t *testing.T) *chaos {
 	}
 	c.admin = plain(t, urls...)
 	c.history = observe(t, plain(t, urls...))
-	t.Cleanup(start(context.Background(), c.measureStalls).stop)
 	t.Cleanup(c.end)
 	c.began = time.Now()
 	return c
@@ -162,38 +159,25 @@ func (c *chaos) run(lanes [][]step) {
 	close(c.calm)
 }
 
-// measureStalls adds up by how much short sleeps are too long.
-func (c *chaos) measureStalls(ctx context.Context) {
-	const nap = 20 * time.Millisecond
-	for began := time.Now(); sleep(ctx, nap); began = time.Now() {
-		c.mu.Lock()
-		c.stalled += time.Since(began) - nap
-		c.mu.Unlock()
-	}
-}
-
 // chaosCall is a call of the package that has not returned yet.
 type chaosCall struct {
-	what    string
-	began   time.Time
-	stalled time.Duration // before
+	what  string
+	began time.Time
 }
 
 // call makes a call that has to return within a bound.
 func (c *chaos) call(bound time.Duration, what string, call func()) {
 	now := &chaosCall{what: what, began: time.Now()}
 	c.mu.Lock()
-	now.stalled = c.stalled
 	c.underWay[now] = struct{}{}
 	c.mu.Unlock()
 	call()
 	took := time.Since(now.began)
 	c.mu.Lock()
 	delete(c.underWay, now)
-	stalled := c.stalled - now.stalled
 	c.mu.Unlock()
-	if took > bound+chaosSlack+stalled {
-		c.fail("%s took %v, its bound is %v; for %v the machine was too busy", what, took, bound, stalled)
+	if stalled := machine.since(now.began); took > bound+chaosSlack+stalled {
+		c.fail("%s took %v, its bound is %v; for %v the machine stood still", what, took, bound, stalled)
 	}
 }
 

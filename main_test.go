@@ -41,7 +41,9 @@ func suite(m *testing.M) int {
 	integration.BeforeTestExternal(tb)
 	// The framework has etcd compare its whole store at every write.
 	defer verify.DisableVerifications()()
+	go machine.watch()
 	code := m.Run()
+	machine.close()
 	closeTB()
 	if code == 0 {
 		if err := goleak.Find(); err != nil {
@@ -65,11 +67,11 @@ func holds(t testing.TB, promise int) {
 }
 
 // within says that the test proves a promise which has a bound, and fails if
-// it took longer.
+// it took longer, not counting when the machine stood still.
 func within(t testing.TB, promise int, bound, took time.Duration) {
 	t.Helper()
 	t.Logf("promise %d bound %v measured %v", promise, bound, took.Round(time.Millisecond))
-	if took > patienceFactor*bound {
+	if took > patienceFactor*bound+machine.since(time.Now().Add(-took)) {
 		t.Errorf("promise %d took %v, its bound is %v", promise, took, bound)
 	}
 }
@@ -79,7 +81,7 @@ func eventually(t testing.TB, bound time.Duration, what string, condition func()
 	t.Helper()
 	began := time.Now()
 	for !condition() {
-		if time.Since(began) > patienceFactor*bound {
+		if time.Since(began) > patienceFactor*bound+machine.since(began) {
 			t.Fatalf("not within %v: %s", bound, what)
 		}
 		time.Sleep(5 * time.Millisecond)
