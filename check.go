@@ -91,6 +91,7 @@ func (c *check) unanswered(ctx context.Context) error {
 	case older(header, c.watch.header):
 		return errAnotherHistory
 	}
+	c.watch.alive = time.Now()
 	if c.watch.unheard < deafAfter {
 		c.watch.unheard++
 		return errSilent

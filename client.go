@@ -84,8 +84,9 @@ type ClientOptions struct {
 
 	// DialOptions are passed to grpc, after this package's own, and so prevail:
 	// interceptors (grpc.WithChainUnaryInterceptor and its like; the ones
-	// without Chain replace clientv3's), stats handlers, or grpc.WithBlock,
-	// which makes NewClient wait. Transport credentials among them replace
+	// without Chain replace clientv3's, and with them the authentication by
+	// Username and Password), stats handlers, or grpc.WithBlock, which makes
+	// NewClient wait. Transport credentials among them replace
 	// those of Cert, Key and CACert. NewClient dials once more to find out
 	// whether they hold grpc.WithBlock.
 	DialOptions []grpc.DialOption
@@ -221,7 +222,10 @@ func (c *client) GetEntries(prefix string) ([]string, error) {
 		ctx, cancel := context.WithTimeout(c.ctx, c.timeout)
 		defer cancel()
 		return c.cli.KV.Get(ctx, key, opts...)
-	}, func(page *clientv3.GetResponse) {
+	}, func(page *clientv3.GetResponse, first bool) {
+		if first {
+			values = values[:0]
+		}
 		for _, kv := range page.Kvs {
 			values = append(values, string(kv.Value))
 		}

@@ -181,7 +181,7 @@ func transportCredentials(endpoints []member, options ClientOptions) (credential
 		case "https", "unixs":
 			secure = true
 		case "http":
-			plain = e.text
+			plain = e.address
 		}
 	}
 	switch {

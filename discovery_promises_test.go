@@ -193,8 +193,9 @@ func TestManyPages_AreOneRevision(t *testing.T) {
 	}
 	c, _ := connect(t, ClientOptions{}, n.endpoint())
 	s, events := discover(t, c, "/s/")
+	eventually(t, 5*time.Second, "all pages", func() bool { return len(s.State().Instances) == many })
 	got := s.State().Instances
-	if len(got) != many || !slices.IsSorted(got) || got[many-1] != fmt.Sprintf("%06d", many-1) {
+	if !slices.IsSorted(got) || got[many-1] != fmt.Sprintf("%06d", many-1) {
 		t.Fatalf("%d instances", len(got))
 	}
 	mustPut(t, admin, "/s/x", "x")

@@ -88,12 +88,15 @@ func (s *Instancer) poll(c Client) {
 	s.list(c)
 	signals := make(chan struct{})
 	pending := make(chan struct{}, 1)
+	s.worker = start(context.Background(), func(ctx context.Context) { s.relist(ctx, c, pending) })
 	// A Client's methods take no context, so WatchPrefix ends when the Client
-	// does, and nobody can wait for it. Until then its signals are received:
-	// one that is not would block it for ever.
+	// does, and nobody can wait for it. Until then its signals are received: one
+	// that is not would block it for ever. They are, too, until Stop: WatchPrefix
+	// may have handed its channel on.
 	start(context.Background(), func(ctx context.Context) {
-		watching := start(ctx, func(context.Context) { c.WatchPrefix(s.prefix, signals) })
-		for {
+		watching := start(ctx, func(context.Context) { c.WatchPrefix(s.prefix, signals) }).done
+		stopped := s.worker.done
+		for watching != nil || stopped != nil {
 			select {
 			case _, ok := <-signals:
 				if !ok {
@@ -101,12 +104,13 @@ func (s *Instancer) poll(c Client) {
 					continue
 				}
 				poke(pending)
-			case <-watching.done:
-				return
+			case <-watching:
+				watching = nil
+			case <-stopped:
+				stopped = nil
 			}
 		}
 	})
-	s.worker = start(context.Background(), func(ctx context.Context) { s.relist(ctx, c, pending) })
 }
 
 // relist lists at every signal, and after a failure until it succeeds: no
@@ -140,7 +144,11 @@ func (s *Instancer) list(c Client) bool {
 		s.cache.updateStrings(values)
 		return true
 	}
-	if last := s.cache.State().Err; last == nil || last.Error() != err.Error() {
+	last := s.cache.State()
+	if errors.Is(err, errClosed) && last.Instances != nil {
+		return true // the end of a Client that wraps ours: what is known stays
+	}
+	if last.Err == nil || last.Err.Error() != err.Error() {
 		s.logger.Log("prefix", s.prefix, "msg", "failed to retrieve entries", "err", err)
 	}
 	s.cache.fail(err)

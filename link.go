@@ -14,9 +14,8 @@ import (
 )
 
 // link tells when a client has lost its last connection to etcd, and why it
-// finds none. clientv3
-// resumes a watch behind that without a word, and cannot know whether the etcd
-// that it resumes at is still the one that it lost.
+// finds none. clientv3 resumes a watch behind that without a word, and cannot
+// know whether the etcd that it resumes at is still the one that it lost.
 type link struct {
 	mu     sync.Mutex    // guards broken
 	broken chan struct{} // closed, and replaced, at every loss

@@ -59,9 +59,8 @@ func (r *registration) judge(kv *mvccpb.KeyValue, revision int64) {
 func (r *registration) claim(ctx context.Context) error {
 	put := clientv3.OpPut(r.key, r.service.Value, clientv3.WithLease(r.tenure.id))
 	for found := int64(0); ; { // the revision of what is to be replaced, 0 for nothing
-		resp, err := r.client.cli.KV.Txn(ctx).
-			If(clientv3.Compare(clientv3.ModRevision(r.key), "=", found)).
-			Then(put).Else(clientv3.OpGet(r.key)).Commit()
+		compare := clientv3.Compare(clientv3.ModRevision(r.key), "=", found)
+		resp, err := r.client.commit(ctx, []clientv3.Cmp{compare}, put, clientv3.OpGet(r.key))
 		if errors.Is(err, rpctypes.ErrPermissionDenied) {
 			return r.claimBlindly(ctx)
 		}
@@ -136,7 +135,7 @@ func (r *registration) checkKey(ctx context.Context) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.client.timeout)
 	defer cancel()
-	resp, err := r.client.cli.KV.Get(ctx, r.key)
+	resp, err := r.client.get(ctx, r.key)
 	if err != nil {
 		r.owned.blind = errors.Is(err, rpctypes.ErrPermissionDenied)
 		return false

@@ -5,7 +5,7 @@ import "errors"
 // Why a key that was registered is not. The registration goes on, and mends it.
 var (
 	errLeaseLost   = errors.New("the lease was lost, by expiry or revocation")
-	errUnconfirmed = errors.New("no heartbeat was answered for as long as the lease lives: etcd is out of reach")
+	errUnconfirmed = errors.New("no heartbeat was answered for as long as the lease lives: etcd is out of reach, or refuses the user")
 	errKeyDeleted  = errors.New("the key was deleted from outside, or with its lease; it is put back at the next heartbeat")
 	errKeyChanged  = errors.New("the key holds an earlier value; it is put again at the next heartbeat")
 	errKeyTaken    = errors.New("the key was taken by another owner; it is put back when it is free")

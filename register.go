@@ -97,7 +97,7 @@ func (c *client) Deregister(s Service) error {
 }
 
 func (c *client) deregister(s Service) error {
-	ctx, cancel := c.last(c.ctx)
+	ctx, cancel := c.last(c.ctx, c.timeout-c.grace()) // a Register may have to end first
 	defer cancel()
 	c.mu.Lock()
 	r := c.registrations[s.Key]
@@ -123,14 +123,13 @@ func (c *client) deregister(s Service) error {
 	case ours && lease != 0:
 		err = c.revoke(ctx, lease)
 	case !ours && !s.DeleteOptions.guarded():
-		_, err = c.cli.KV.Delete(ctx, s.Key)
+		err = c.delete(ctx, s.Key)
 	}
 	for _, r := range below {
 		err = errors.Join(err, r.end(ctx))
 	}
 	if s.DeleteOptions.recursive() {
-		_, failed := c.cli.KV.Delete(ctx, s.Key+"/", clientv3.WithPrefix())
-		err = errors.Join(err, failed)
+		err = errors.Join(err, c.delete(ctx, s.Key+"/", clientv3.WithPrefix()))
 	}
 	return err
 }
@@ -166,7 +165,7 @@ func (c *client) compare(ctx context.Context, s Service, r *registration, ours b
 	if r != nil || ours {
 		then = get
 	}
-	resp, err := c.cli.KV.Txn(ctx).If(guards...).Then(then).Else(get).Commit()
+	resp, err := c.commit(ctx, guards, then, get)
 	if err != nil {
 		if r != nil { // leave the lease, and so the key, to run out
 			r.forsake.Store(true)
@@ -181,7 +180,7 @@ func (c *client) compare(ctx context.Context, s Service, r *registration, ours b
 	if len(kvs) == 0 {
 		return nil // a key that is not there is no error
 	}
-	if r != nil && kvs[0].Lease != r.lease.Load() {
+	if r != nil && (kvs[0].Lease == 0 || kvs[0].Lease != r.lease.Load()) {
 		_ = r.end(ctx)
 	}
 	return fmt.Errorf("%w: the key has value %q and mod revision %d", ErrCompareFailed, kvs[0].Value, kvs[0].ModRevision)

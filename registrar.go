@@ -25,6 +25,7 @@ type attempt struct {
 	mu    sync.Mutex // guards all below
 	tries *worker    // of the last Register: it ends when one succeeds; nil after Deregister
 	err   error      // why the service is not registered
+	taken bool       // that another owner has the key was logged, since it was ours
 }
 
 var (
@@ -166,7 +167,7 @@ func (r *Registrar) try(ctx context.Context, first chan struct{}) {
 		case err == nil:
 			return
 		}
-		r.set(err)
+		r.failed(err)
 		if !sameFailure(err, logged) {
 			logged = err
 			r.logger.Log("err", err)
@@ -207,7 +208,8 @@ func (r *Registrar) observe(err error, lease int64) {
 	if err != nil {
 		// One line a loss: a key that goes away and a lease that turns out to
 		// be lost are one. That another owner came is another.
-		if isLoss(err) && (before == nil || err == errKeyTaken) {
+		taken := err == errKeyTaken
+		if taken && r.first() || !taken && isLoss(err) && before == nil {
 			r.logger.Log("msg", "registration lost", "err", err)
 		}
 		return
@@ -228,5 +230,24 @@ func (r *Registrar) set(err error) (before error) {
 	r.attempt.mu.Lock()
 	defer r.attempt.mu.Unlock()
 	before, r.attempt.err = r.attempt.err, err
+	if err == nil {
+		r.attempt.taken = false
+	}
 	return before
+}
+
+// first reports whether another owner of the key is news.
+func (r *Registrar) first() bool {
+	r.attempt.mu.Lock()
+	defer r.attempt.mu.Unlock()
+	again := r.attempt.taken
+	r.attempt.taken = true
+	return !again
+}
+
+// failed notes that a call of Register failed. What was registered before stays.
+func (r *Registrar) failed(err error) {
+	if _, own := r.client.(observedClient); !own || r.Err() != nil {
+		r.set(err)
+	}
 }

@@ -28,7 +28,7 @@ type registration struct {
 	observe func(err error, lease int64) // hears of every change, with why the key is not registered
 	told    error                        // what observe heard last
 	tenure  *tenure                      // the lease that is held, nil if none is
-	wanted  wanted                       // the lease that is asked for, zero if none is
+	wanted  *wanted                      // the lease that is asked for, nil if none is
 	orphans []clientv3.LeaseID           // leases that could not be revoked yet
 	owned   ownership                    // what became of the key since it was put
 }
@@ -149,7 +149,7 @@ func (r *registration) release(ctx context.Context) {
 		}
 		return
 	}
-	ctx, cancel := r.client.last(ctx)
+	ctx, cancel := r.client.last(ctx, r.client.timeout-2*r.client.grace()) // a Deregister waits for it
 	defer cancel()
 	for _, id := range leases {
 		if err := r.client.revoke(ctx, id); err != nil && r.released == nil {
@@ -191,7 +191,7 @@ func (r *registration) serve(ctx context.Context, req request) bool {
 // expect has the heartbeat tell of every answer while there is something to do
 // at the next one, or to take back.
 func (r *registration) expect() {
-	wanted := r.owned.watch == nil || r.owned.trouble != nil || r.told != nil
+	wanted := r.owned.watch == nil || r.owned.trouble != nil || r.told != nil || r.untidy()
 	if wanted != r.tenure.expects {
 		r.tenure.expects = wanted
 		r.client.heartbeat.expect(r.tenure.id, wanted)
@@ -213,6 +213,9 @@ func (r *registration) confirmed(ctx context.Context, b beat) {
 		ctx, cancel := context.WithTimeout(ctx, r.client.timeout)
 		defer cancel()
 		_ = r.claim(ctx) // what it does not mend, the next heartbeat does
+	}
+	if r.untidy() {
+		r.tidy(ctx)
 	}
 	r.tell(r.owned.trouble)
 }

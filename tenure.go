@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -39,7 +40,7 @@ func (r *registration) set(ctx context.Context, req request) error {
 	}
 	if err != nil {
 		if t != r.tenure {
-			r.giveBack(ctx, t)
+			r.disown(ctx, t)
 		}
 		return err
 	}
@@ -98,35 +99,62 @@ func (r *registration) lost() {
 
 // grant takes a lease, and keeps it alive from now on.
 func (r *registration) grant(ctx context.Context, every time.Duration, ttl int64) (*tenure, error) {
-	if r.wanted.ttl != ttl {
+	if r.wanted == nil || r.wanted.ttl != ttl {
 		r.abandon()
 		r.wanted = r.client.newWanted(ttl)
 	}
-	id, granted, err := r.client.grant(ctx, &r.wanted)
+	lease, err := r.client.grant(ctx, r.wanted)
 	if err == nil || !passes(err) {
-		r.wanted = wanted{}
+		r.wanted = nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("grant a lease of %d s: %w", ttl, err)
 	}
-	t := &tenure{id: id, asked: ttl}
-	t.beats = r.client.heartbeat.keep(t.id, every, time.Duration(granted)*time.Second)
+	t := &tenure{id: lease.id, asked: ttl}
+	t.beats = r.client.heartbeat.keep(t.id, every, time.Duration(lease.ttl)*time.Second)
 	r.owned.add(t.id)
 	return t, nil
 }
 
 // abandon asks for the lease that is wanted no more.
 func (r *registration) abandon() {
-	if r.wanted.sent {
+	if r.wanted != nil && r.wanted.sent.Load() {
 		r.orphans = append(r.orphans, r.wanted.id)
 	}
-	r.wanted = wanted{}
+	r.wanted = nil
 }
 
-// giveBack revokes a lease that is not to be held, now or at the end.
+// disown gives up a lease that the key could not be put under, as far as is
+// known. If another one is held, it has to have the key first: see tidy.
+func (r *registration) disown(ctx context.Context, t *tenure) {
+	if r.tenure == nil {
+		r.giveBack(ctx, t)
+		return
+	}
+	r.client.heartbeat.drop(t.id)
+	r.orphans = append(r.orphans, t.id)
+}
+
+// giveBack revokes a lease that is not to be held, now or later.
 func (r *registration) giveBack(ctx context.Context, t *tenure) {
 	r.client.heartbeat.drop(t.id)
+	ctx, cancel := context.WithTimeout(ctx, r.client.timeout/4)
+	defer cancel()
 	if r.client.revoke(ctx, t.id) != nil {
 		r.orphans = append(r.orphans, t.id)
 	}
+}
+
+// untidy reports whether there are leases to revoke, or there may be.
+func (r *registration) untidy() bool { return r.wanted != nil || len(r.orphans) > 0 }
+
+// tidy revokes leases that are not to be held, once the key is not under them.
+func (r *registration) tidy(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, r.client.timeout)
+	defer cancel()
+	r.abandon()
+	if len(r.orphans) == 0 || r.claim(ctx) != nil {
+		return
+	}
+	r.orphans = slices.DeleteFunc(r.orphans, func(id clientv3.LeaseID) bool { return r.client.revoke(ctx, id) == nil })
 }

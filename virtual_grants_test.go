@@ -3,6 +3,7 @@ package etcdv3
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -23,13 +24,13 @@ func TestVirtual_LeaseLostWhileGrantsGetNoAnswer_IsReplacedByOne(t *testing.T) {
 func TestVirtual_GrantThatExpiresBeforeItIsFound_IsTakenAgain(t *testing.T) {
 	virtually(t, func(t *testing.T, etcd *virtualEtcd) {
 		c, _ := etcd.client(t)
-		expired := false
+		var expired atomic.Bool
 		etcd.breaks(func(ctx context.Context, call string) error {
 			switch {
-			case call == "grant answered" && !expired:
+			case call == "grant answered" && !expired.Load():
 				return hangs(ctx, call)
-			case call == "beat" && !expired:
-				expired = true
+			case call == "beat" && !expired.Load():
+				expired.Store(true)
 				etcd.revokeAll()
 			}
 			return nil
@@ -38,7 +39,7 @@ func TestVirtual_GrantThatExpiresBeforeItIsFound_IsTakenAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		etcd.heldBy(t, 1, "v")
-		if !expired {
+		if !expired.Load() {
 			t.Error("it was not found before")
 		}
 	})

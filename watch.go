@@ -15,14 +15,15 @@ import (
 
 const (
 	// When etcd has given no sign of life for longer than the grace, there are
-	// hurriedAttempts to list, each within hurriedTimeout, and then probes:
-	// they go to one member after the other, and one that answers is enough to
-	// know that etcd is within reach. All of them fit into the 15 s in which
-	// subscribers hear if it is not.
+	// hurriedAttempts to list, each within hurriedTimeout, and then probes,
+	// some at once, again and again: they go to one member after the other, and
+	// one that answers is enough to know that etcd is within reach. All of that fits into the 15 s
+	// in which subscribers hear if it is not.
 	hurriedTimeout  = 900 * time.Millisecond
 	hurriedAttempts = 2
-	probes          = 5
-	probeTimeout    = 300 * time.Millisecond
+	probesAtOnce    = 3
+	probeInterval   = 500 * time.Millisecond
+	probeTimeout    = 1500 * time.Millisecond
 
 	// patientAttempts to list may fail while probes succeed, before the
 	// subscribers hear of that.
@@ -86,9 +87,10 @@ func (w *watch) run(ctx context.Context) {
 // as long as they lead through one history, and returns why that ended.
 func (w *watch) follow(ctx context.Context, lost <-chan struct{}) error {
 	for {
+		began, seen := time.Now(), w.seen
 		resumable, err := w.followStream(ctx, lost)
-		if !resumable {
-			return err
+		if !resumable || w.seen == seen && time.Since(began) < grace {
+			return err // to list, if that stream led nowhere
 		}
 		w.interrupted(ctx, err)
 		sleep(ctx, rand.N(resumeJitter))
@@ -255,10 +257,9 @@ func (w *watch) outOfReach(ctx context.Context) bool {
 	if !w.hurries() || w.attempts < hurriedAttempts {
 		return false
 	}
-	for range probes {
-		if _, err := w.probe(ctx, probeTimeout); err == nil {
-			return w.attempts >= patientAttempts
-		}
+	if w.probeAll(ctx) {
+		w.alive = time.Now()
+		return w.attempts >= patientAttempts
 	}
 	return true
 }
