@@ -180,8 +180,11 @@ func insist[T any](ctx context.Context, c *client, request func(context.Context)
 	for {
 		deadline, _ := ctx.Deadline()
 		answer, err := hedge(ctx, c.hedges(time.Until(deadline)), request)
-		if err == nil || ctx.Err() != nil || !transient(err) || !retry.wait(ctx) {
+		if err == nil || !transient(err) {
 			return answer, err
+		}
+		if !retry.wait(ctx) {
+			return answer, ctx.Err()
 		}
 	}
 }
