@@ -65,7 +65,10 @@ func newVirtualEtcd() *virtualEtcd {
 // has ended.
 func virtually(t *testing.T, story func(t *testing.T, etcd *virtualEtcd)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) { story(t, newVirtualEtcd()) })
+	synctest.Test(t, func(t *testing.T) {
+		t.Cleanup(func() { after(time.Minute) }) // the last: all clients are closing
+		story(t, newVirtualEtcd())
+	})
 }
 
 // client returns a Client of this package on the double. It ends with the test.
