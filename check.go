@@ -85,13 +85,13 @@ func (c *check) unanswered(ctx context.Context) error {
 		return errSilent
 	}
 	header, err := c.watch.probe(ctx, checkTimeout)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case older(header, c.watch.header):
-		return errAnotherHistory
 	}
 	c.watch.alive = time.Now()
+	if older(header, c.watch.header) {
+		return errAnotherHistory
+	}
 	if c.watch.unheard < deafAfter {
 		c.watch.unheard++
 		return errSilent

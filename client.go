@@ -86,9 +86,9 @@ type ClientOptions struct {
 	// interceptors (grpc.WithChainUnaryInterceptor and its like; the ones
 	// without Chain replace clientv3's, and with them the authentication by
 	// Username and Password), stats handlers, or grpc.WithBlock, which makes
-	// NewClient wait. Transport credentials among them replace
-	// those of Cert, Key and CACert. NewClient dials once more to find out
-	// whether they hold grpc.WithBlock.
+	// NewClient wait. Transport credentials among them replace those of Cert,
+	// Key and CACert. NewClient dials once more to find out whether they hold
+	// grpc.WithBlock.
 	DialOptions []grpc.DialOption
 
 	// Username and Password authenticate with etcd, if both are set. They are
@@ -175,7 +175,7 @@ func newClient(ctx context.Context, cli *clientv3.Client, link *link, owned bool
 	}
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	background := context.WithoutCancel(ctx)
-	if plainLease(cli) {
+	if unwrapped(cli, cli.Lease, clientv3.NewLease(cli)) {
 		c.leases = clientv3.RetryLeaseClient(cli)
 	}
 	c.heartbeat = newHeartbeat(background, cli)

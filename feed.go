@@ -156,7 +156,13 @@ func refused(resp *pb.WatchResponse) error {
 // wraps its Watcher, as clientv3/namespace does, or has no connection, has to
 // be watched through that.
 func direct(cli *clientv3.Client) bool {
-	return cli.ActiveConnection() != nil && reflect.TypeOf(clientv3.NewWatcher(cli)) == reflect.TypeOf(cli.Watcher)
+	return unwrapped(cli, cli.Watcher, clientv3.NewWatcher(cli))
+}
+
+// unwrapped reports whether what a connected client uses is of the kind that
+// clientv3 makes for it.
+func unwrapped(cli *clientv3.Client, used, made any) bool {
+	return cli.ActiveConnection() != nil && reflect.TypeOf(used) == reflect.TypeOf(made)
 }
 
 // names counts the names of this process.

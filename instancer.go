@@ -56,10 +56,10 @@ func NewInstancer(c Client, prefix string, logger log.Logger) (*Instancer, error
 	} else {
 		s.poll(c)
 	}
-	if state := s.cache.State(); state.Err != nil {
-		logger.Log("prefix", prefix, "err", state.Err)
+	if state, _ := s.cache.current(); state.err != nil {
+		logger.Log("prefix", prefix, "err", state.err)
 	} else {
-		logger.Log("prefix", prefix, "instances", len(state.Instances))
+		logger.Log("prefix", prefix, "instances", state.set.len)
 	}
 	return s, nil
 }
@@ -118,7 +118,7 @@ func (s *Instancer) poll(c Client) {
 func (s *Instancer) relist(ctx context.Context, c Client, signals <-chan struct{}) {
 	var retry backoff
 	var again <-chan time.Time
-	if s.cache.State().Err != nil {
+	if state, _ := s.cache.current(); state.err != nil {
 		again = time.After(retry.next())
 	}
 	for {
@@ -144,11 +144,11 @@ func (s *Instancer) list(c Client) bool {
 		s.cache.updateStrings(values)
 		return true
 	}
-	last := s.cache.State()
-	if errors.Is(err, errClosed) && last.Instances != nil {
+	last, _ := s.cache.current()
+	if errors.Is(err, errClosed) && last.known && last.err == nil {
 		return true // the end of a Client that wraps ours: what is known stays
 	}
-	if last.Err == nil || last.Err.Error() != err.Error() {
+	if last.err == nil || last.err.Error() != err.Error() {
 		s.logger.Log("prefix", s.prefix, "msg", "failed to retrieve entries", "err", err)
 	}
 	s.cache.fail(err)

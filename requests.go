@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
-	"reflect"
 	"sync/atomic"
 	"time"
 
@@ -95,11 +94,6 @@ func outlast(ctx context.Context, by time.Duration) (context.Context, context.Ca
 		unfollow()
 		cancel()
 	}
-}
-
-// plainLease reports whether a client's Lease is clientv3's own.
-func plainLease(cli *clientv3.Client) bool {
-	return cli.ActiveConnection() != nil && reflect.TypeOf(clientv3.NewLease(cli)) == reflect.TypeOf(cli.Lease)
 }
 
 // grant takes a lease.

@@ -17,8 +17,8 @@ const (
 	// When etcd has given no sign of life for longer than the grace, there are
 	// hurriedAttempts to list, each within hurriedTimeout, and then probes,
 	// some at once, again and again: they go to one member after the other, and
-	// one that answers is enough to know that etcd is within reach. All of that fits into the 15 s
-	// in which subscribers hear if it is not.
+	// one that answers is enough to know that etcd is within reach. All of that
+	// fits into the 15 s in which subscribers hear if it is not.
 	hurriedTimeout  = 900 * time.Millisecond
 	hurriedAttempts = 2
 	probesAtOnce    = 3
