@@ -45,12 +45,16 @@ func TestChaos(t *testing.T) {
 	for seed == 0 {
 		seed = rand.Uint64()
 	}
-	t.Cleanup(func() {
+	c := &chaos{t: t, calm: make(chan struct{}), underWay: map[*chaosCall]struct{}{}}
+	t.Cleanup(func() { // what failed is in the log before it, also if that is cut off
 		if t.Failed() {
 			t.Logf("repeat it with: go test -run 'TestChaos$' -chaos.seed %d -chaos.for %v .", seed, *chaosFor)
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			t.Logf("the schedule, with what came of it:\n%s", strings.Join(c.schedule, "\n"))
 		}
 	})
-	c := newChaos(t)
+	c.set()
 	c.run(c.plan(rand.New(rand.NewPCG(seed, 0)), *chaosFor))
 	c.settle()
 	c.end()
@@ -79,15 +83,17 @@ type chaos struct {
 	spectators []*spectator
 	readers    []*reader
 	underWay   map[*chaosCall]struct{}
+	schedule   []string // its steps, and what came of them
 	failures   []string
 	over       bool
 }
 
-func newChaos(t *testing.T) *chaos {
+// set starts a cluster, and those that look at it from outside.
+func (c *chaos) set() {
+	t := c.t
 	// Members compare their whole store with itself at every write, in tests:
 	// one with a thousand revisions then answers nobody any more.
 	t.Cleanup(verify.DisableVerifications())
-	c := &chaos{t: t, calm: make(chan struct{}), underWay: map[*chaosCall]struct{}{}}
 	// etcd 3.7.3 panics if a member that has come back is due for an election
 	// while it replays more than a hundred entries from its log's beginning:
 	// it has dropped the first of them by then (etcdserver/server.go,
@@ -104,11 +110,9 @@ func newChaos(t *testing.T) *chaos {
 	c.history = observe(t, plain(t, urls...))
 	t.Cleanup(c.end)
 	c.began = time.Now()
-	return c
 }
 
-// quiet keeps what etcd's members log out of the test's log, which then is the
-// schedule.
+// quiet keeps what etcd's members log out of the test's log.
 type quiet struct{ testing.TB }
 
 func (quiet) Log(...any)          {}
@@ -119,7 +123,7 @@ func (c *chaos) log(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.over {
-		c.t.Logf("%7.3f %s", time.Since(c.began).Seconds(), fmt.Sprintf(format, args...))
+		c.schedule = append(c.schedule, fmt.Sprintf("%7.3f ", time.Since(c.began).Seconds())+fmt.Sprintf(format, args...))
 	}
 }
 
