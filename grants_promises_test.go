@@ -57,12 +57,13 @@ func TestGrantWhoseAnswerIsLost_IsTheLeaseThatIsHeld(t *testing.T) {
 			etcd := newCluster(t, 1)
 			lossy := &lossyGrants{how: how}
 			lossy.lose.Store(1)
-			c, _ := connect(t, ClientOptions{DialOptions: []grpc.DialOption{lossy.option()}}, etcd.endpoints()...)
+			timeout := 3 * defaultTimeout // the machine may stand still for a third of it
+			c, _ := connect(t, ClientOptions{HeaderTimeoutPerRequest: timeout, DialOptions: []grpc.DialOption{lossy.option()}}, etcd.endpoints()...)
 			began := time.Now()
 			if err := c.Register(Service{Key: "/s/1", Value: "v", TTL: fast}); err != nil {
 				t.Fatal(err)
 			}
-			within(t, 6, 3*time.Second, time.Since(began))
+			within(t, 6, timeout, time.Since(began))
 			if n := etcd.leases(t); n != 1 {
 				t.Errorf("%d leases", n)
 			}

@@ -33,12 +33,12 @@ func TestHeartbeat_IsTheOneThatTheUserSet(t *testing.T) {
 			t.Fatalf("lease %v, %v: want a TTL of %v", left, err, ttl)
 		}
 	}
-	time.Sleep(6 * time.Second)
+	time.Sleep(10 * time.Second)
 	counter.mu.Lock()
 	defer counter.mu.Unlock()
 	for id, heartbeat := range set {
 		beats := counter.beats[id]
-		if len(beats) < 3 {
+		if len(beats) < 5 {
 			t.Fatalf("heartbeat %v: %d beats", heartbeat, len(beats))
 		}
 		var gaps []time.Duration
