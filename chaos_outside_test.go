@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,62 +21,78 @@ type intruder struct {
 	gone bool
 }
 
+// remove makes the intruder leave, if it has not left, and reports whether it
+// has. etcd may have done what it gave no answer to.
+func (i *intruder) remove() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.gone = i.gone || i.leave()
+	return i.gone
+}
+
 func (i *intruder) left() bool {
-	if i == nil {
-		return true
-	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.gone
 }
 
-// has reports whether a value is that of an intruder who has not left.
-func (i *intruder) has(value string) bool { return !i.left() && value == i.value }
-
-// remove makes the intruder leave, if it has not left.
-func (i *intruder) remove() {
-	if i.left() {
-		return
-	}
-	gone := i.leave()
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.gone = gone
+// intruders are all that there ever were on one key: one that could not be
+// removed may be there when the next one could not come.
+type intruders struct {
+	mu  sync.Mutex // guards all
+	all []*intruder
 }
 
-// intrude writes a service's key as an owner does that knows nothing of leases.
-func (c *chaos) intrude(n int, value string) {
+func (o *intruders) add(i *intruder) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.all = append(o.all, i)
+}
+
+// present returns those that have not surely left.
+func (o *intruders) present() []*intruder {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(o.all), (*intruder).left)
+}
+
+// have reports whether a value is that of an intruder who has not surely left.
+func (o *intruders) have(value string) bool {
+	return slices.ContainsFunc(o.present(), func(i *intruder) bool { return i.value == value })
+}
+
+// remove makes all leave that there are, and reports whether they have.
+func (o *intruders) remove() bool {
+	return !slices.ContainsFunc(o.present(), func(i *intruder) bool { return !i.remove() })
+}
+
+// intrude writes a service's key as an owner does that knows nothing of leases,
+// and reports whether that surely happened.
+func (c *chaos) intrude(n int, value string) bool {
 	key := c.services[n].key
-	c.intruders[n] = &intruder{value: value, leave: func() bool {
+	c.intruders[n].add(&intruder{value: value, leave: func() bool {
 		return c.request("leave", func(ctx context.Context) error {
 			_, err := c.admin.Txn(ctx).If(clientv3.Compare(clientv3.Value(key), "=", value)).Then(clientv3.OpDelete(key)).Commit()
 			return err
 		})
-	}}
-	c.request("intrude", func(ctx context.Context) error {
+	}})
+	return c.request("intrude", func(ctx context.Context) error {
 		_, err := c.admin.Put(ctx, key, value)
 		return err
 	})
 }
 
 // rival registers a service's key from another client of this package.
-func (c *chaos) rival(n int, value string) {
+func (c *chaos) rival(n int, value string) bool {
 	s := Service{Key: c.services[n].key, Value: value, TTL: NewTTLOption(500*time.Millisecond, 3*time.Second)}
 	p := c.party(rivals)
-	c.intruders[n] = &intruder{value: value, leave: func() bool {
+	c.intruders[n].add(&intruder{value: value, leave: func() bool {
 		c.call(p.timeout, "Client.Deregister of a rival", func() { _ = p.client.Deregister(s) })
 		return true // at the latest when the lease ends
-	}}
-	c.call(p.timeout, "Client.Register of a rival", func() { _ = p.client.Register(s) })
-}
-
-// removeIntruders makes the last ones leave.
-func (c *chaos) removeIntruders() {
-	for _, i := range c.intruders {
-		if i != nil {
-			i.remove()
-		}
-	}
+	}})
+	var err error
+	c.call(p.timeout, "Client.Register of a rival", func() { err = p.client.Register(s) })
+	return err == nil
 }
 
 // request is a request from outside, which may fail while faults are.

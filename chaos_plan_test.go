@@ -49,7 +49,7 @@ func (c *chaos) plan(rng *rand.Rand, end time.Duration) (lanes [][]step) {
 		}
 		c.services = append(c.services, c.newService(key, slot, n%3 != 0))
 	}
-	c.intruders = make([]*intruder, chaosServices)
+	c.intruders = make([]intruders, chaosServices)
 	const ms = time.Millisecond
 	lanes = append(lanes,
 		p.lane(0, 10*ms, 40*ms, p.firstServices()),

@@ -67,10 +67,11 @@ func (s *service) register(value string, ttl *TTLOption) {
 	s.wanted, s.on, s.value, s.ttl = true, p, value, ttl
 }
 
-// renew registers through a Registrar. A former one that has not succeeded yet
-// would go on trying, beside the new one, if it were not deregistered.
+// renew registers through a Registrar. A former one that has not succeeded yet,
+// the first time or again, would go on trying beside the new one if it were not
+// deregistered.
 func (s *service) renew(p *party, service Service) {
-	if s.current != nil && s.wanted && s.current.Err() != nil {
+	if s.current != nil && s.wanted && (s.current.Err() != nil || s.current.trying()) {
 		s.call(s.on, "Registrar.Deregister", s.current.Deregister)
 	}
 	r := NewRegistrar(p.client, service, nil)
@@ -80,6 +81,21 @@ func (s *service) renew(p *party, service Service) {
 	s.call(p, "Registrar.Register", r.Register)
 	if err := r.Err(); err != nil {
 		s.c.log("%s: %v", s.key, err)
+	}
+}
+
+// trying reports whether the last Register has not succeeded yet.
+func (r *Registrar) trying() bool {
+	r.attempt.mu.Lock()
+	defer r.attempt.mu.Unlock()
+	if r.attempt.tries == nil {
+		return false
+	}
+	select {
+	case <-r.attempt.tries.done:
+		return false
+	default:
+		return true
 	}
 }
 
@@ -150,12 +166,12 @@ func (s *service) live() bool {
 }
 
 // wrong returns what is wrong about a service, given what its key holds, "" for
-// nothing, and who intruded last.
-func (s *service) wrong(held string, last *intruder) string {
+// nothing, and who intruded.
+func (s *service) wrong(held string, others *intruders) string {
 	live := s.live()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	taken := last.has(held)
+	taken := others.have(held)
 	var err error
 	if s.current != nil {
 		err = s.current.Err()

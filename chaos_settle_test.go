@@ -23,18 +23,24 @@ func (c *chaos) settle() {
 	c.staysSo()
 	left := time.Now()
 	c.log("all other owners leave")
-	c.removeIntruders()
+	c.removeIntruders(len(c.services))
 	c.await(left, "without other owners")
 	c.staysSo()
 }
 
 // takeKeys puts intruders on the steady services.
 func (c *chaos) takeKeys() {
+	c.removeIntruders(chaosSteady)
 	for n := range chaosSteady {
-		if last := c.intruders[n]; last != nil {
-			last.remove()
-		}
-		c.intrude(n, fmt.Sprintf("late intruder %d", n))
+		value := fmt.Sprintf("late intruder %d", n)
+		eventually(c.t, chaosSettles, value+" is there", func() bool { return c.intrude(n, value) })
+	}
+}
+
+// removeIntruders makes all leave that intrude on the first services.
+func (c *chaos) removeIntruders(services int) {
+	for n := range services {
+		eventually(c.t, chaosSettles, "intruders leave "+c.services[n].key, c.intruders[n].remove)
 	}
 }
 
@@ -63,7 +69,7 @@ func (c *chaos) wrong() (all []string) {
 		return []string{fmt.Sprintf("etcd cannot be read: %v", err)}
 	}
 	for i, s := range c.services {
-		if w := s.wrong(held[s.key], c.intruders[i]); w != "" {
+		if w := s.wrong(held[s.key], &c.intruders[i]); w != "" {
 			all = append(all, fmt.Sprintf("%s: %s", s.key, w))
 		}
 	}
@@ -86,12 +92,12 @@ func (c *chaos) staysSo() {
 		}
 		for n, s := range c.services {
 			value, there := held[s.key]
-			taken := c.intruders[n].has(value)
+			taken := c.intruders[n].have(value)
 			if there && !taken && !s.live() {
 				c.fail("%s came back with %q", s.key, value)
 				return
 			}
-			if n < chaosSteady && !taken && !c.intruders[n].left() {
+			if n < chaosSteady && !taken && len(c.intruders[n].present()) > 0 {
 				c.fail("%s was taken back as %q, its owner is still there", s.key, value)
 				return
 			}
@@ -115,15 +121,30 @@ func (c *chaos) read() (map[string]string, error) {
 }
 
 // nothingIsLeft checks, with etcd well, that clients have deregistered all when
-// they have ended. One whose connection was closed at once had no time for it.
+// they have ended. One whose connection was closed at once had no time for it,
+// nor have others while the machine stands still: then the leases have to end.
 func (c *chaos) nothingIsLeft() {
-	held, err := c.read()
-	if err != nil {
-		c.t.Error(err)
+	bound := time.Duration(0)
+	if machine.since(c.ended) > 0 {
+		bound = defaultTTL + 5*time.Second
 	}
-	for _, s := range c.services {
-		if value, there := held[s.key]; there && !s.on.wraps {
-			c.t.Errorf("%s has ended, and left %s as %q", s.on.name, s.key, value)
+	var left []string
+	defer func() {
+		for _, l := range left {
+			c.t.Error(l)
 		}
-	}
+	}()
+	eventually(c.t, bound, "nothing is left", func() bool {
+		left = nil
+		held, err := c.read()
+		if err != nil {
+			left = append(left, err.Error())
+		}
+		for _, s := range c.services {
+			if value, there := held[s.key]; there && !s.on.wraps {
+				left = append(left, fmt.Sprintf("%s has ended, and left %s as %q", s.on.name, s.key, value))
+			}
+		}
+		return len(left) == 0
+	})
 }

@@ -66,6 +66,7 @@ func TestChaos(t *testing.T) {
 type chaos struct {
 	t       *testing.T
 	began   time.Time
+	ended   time.Time // when all clients were told to end
 	etcd    *cluster
 	admin   *clientv3.Client   // none of these clients passes a bridge
 	direct  []*clientv3.Client // one for each member
@@ -73,7 +74,7 @@ type chaos struct {
 	history *history
 
 	services  []*service
-	intruders []*intruder   // by service: the last one
+	intruders []intruders   // by service
 	calm      chan struct{} // closed when the faults are over
 	running   sync.WaitGroup
 
@@ -220,6 +221,7 @@ func (c *chaos) end() {
 	for _, s := range c.services {
 		s.stop()
 	}
+	c.ended = time.Now()
 	for _, p := range everybody {
 		c.leave(p)
 	}
