@@ -112,7 +112,7 @@ type client struct {
 
 	mu            sync.Mutex // guards all below
 	registrations map[string]*registration
-	former        map[string]clientv3.LeaseID // keys once registered, with the lease if it could not be revoked
+	former        map[string][]clientv3.LeaseID // keys once registered, with the leases that could not be revoked
 	latest        *registration
 	closed        bool
 }
@@ -171,7 +171,7 @@ func NewClientFrom(ctx context.Context, cli *clientv3.Client, options ClientOpti
 func newClient(ctx context.Context, cli *clientv3.Client, link *link, owned bool, options ClientOptions) *client {
 	c := &client{
 		cli: cli, owned: owned, timeout: orDefault(options.HeaderTimeoutPerRequest), link: link,
-		registrations: map[string]*registration{}, former: map[string]clientv3.LeaseID{},
+		registrations: map[string]*registration{}, former: map[string][]clientv3.LeaseID{},
 	}
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	background := context.WithoutCancel(ctx)

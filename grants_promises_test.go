@@ -3,11 +3,15 @@ package etcdv3
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -108,4 +112,49 @@ func TestContextEndsInTheMiddleOfRegister_LeavesNothing(t *testing.T) {
 		eventually(t, 2*time.Second, "all is gone", func() bool { return etcd.leases(t) == 0 && len(etcd.values(t, "/s/")) == 0 })
 	}
 	holds(t, 9)
+}
+
+// latePuts holds puts back, and loses what is to revoke their lease, while it
+// is away. It is how a link behaves that goes silent for a while.
+type latePuts struct {
+	away atomic.Bool
+	held atomic.Int64 // the lease of the last put that was held back
+}
+
+func (l *latePuts) option() grpc.DialOption {
+	return grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		put, isPut := req.(*pb.PutRequest)
+		if isPut && l.away.Load() {
+			l.held.Store(put.Lease)
+		}
+		if (isPut || strings.HasSuffix(method, "LeaseRevoke")) && l.away.Load() {
+			return neverAnswers(ctx)
+		}
+		return invoker(ctx, method, req, reply, cc, opts...)
+	})
+}
+
+func TestPutThatArrivesAfterTheNext_DoesNotStay(t *testing.T) {
+	t.Parallel()
+	etcd := newCluster(t, 1)
+	late := &latePuts{}
+	c, _ := connect(t, ClientOptions{DialOptions: []grpc.DialOption{late.option()}}, etcd.endpoints()...)
+	ttl := NewTTLOption(500*time.Millisecond, time.Minute)
+	late.away.Store(true)
+	if err := c.Register(Service{Key: "/s/1", Value: "first", TTL: ttl}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	never(t, requestTimeout, "it is gone", func() bool { return etcd.leases(t) != 1 })
+	late.away.Store(false)
+	if err := c.Register(Service{Key: "/s/1", Value: "second", TTL: ttl}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := etcd.Client(0).Put(t.Context(), "/s/1", "first", clientv3.WithLease(clientv3.LeaseID(late.held.Load())))
+	if err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		t.Fatal(err)
+	}
+	eventually(t, 2*time.Second, "the second value is there, and one lease", func() bool {
+		return slices.Equal(etcd.values(t, "/s/"), []string{"second"}) && etcd.leases(t) == 1
+	})
+	holds(t, 7)
 }

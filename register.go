@@ -52,6 +52,7 @@ func (c *client) registration(req request) (*registration, error) {
 	known := r != nil
 	if !known {
 		r = newRegistration(c, req.service.Key)
+		r.inherit(c.former[r.key])
 		r.worker = start(c.ctx, func(ctx context.Context) {
 			r.run(ctx, req)
 			c.forget(r)
@@ -101,7 +102,7 @@ func (c *client) deregister(s Service) error {
 	defer cancel()
 	c.mu.Lock()
 	r := c.registrations[s.Key]
-	lease, ours := c.former[s.Key]
+	left, ours := c.former[s.Key]
 	c.mu.Unlock()
 	if s.DeleteOptions.guarded() {
 		if err := c.compare(ctx, s, r, ours); err != nil {
@@ -120,9 +121,9 @@ func (c *client) deregister(s Service) error {
 	}
 	switch {
 	case put:
-	case ours && lease != 0:
-		err = c.revoke(ctx, lease)
-	case !ours && !s.DeleteOptions.guarded():
+	case ours:
+		_, err = c.revokeAll(ctx, left)
+	case !s.DeleteOptions.guarded():
 		err = c.delete(ctx, s.Key)
 	}
 	for _, r := range below {

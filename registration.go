@@ -18,10 +18,10 @@ type registration struct {
 	key      string
 	worker   *worker
 	requests chan request
-	lease    atomic.Int64     // the lease that is held, 0 if none is; run alone writes it
-	forsake  atomic.Bool      // the end leaves the lease to run out
-	released error            // what the release came to, once the worker is done
-	left     clientv3.LeaseID // the lease that could not be revoked, once the worker is done
+	lease    atomic.Int64       // the lease that is held, 0 if none is; run alone writes it
+	forsake  atomic.Bool        // the end leaves the lease to run out
+	released error              // what the release came to, once the worker is done
+	left     []clientv3.LeaseID // leases that could not be revoked, once the worker is done
 
 	// All below belongs to the goroutine of run.
 	service Service
@@ -138,24 +138,17 @@ func (r *registration) release(ctx context.Context) {
 	r.tell(errReleased)
 	defer r.lease.Store(0)
 	r.abandon()
-	leases := r.orphans
+	r.left = r.orphans
 	if r.tenure != nil {
-		leases = slices.Insert(leases, 0, r.tenure.id)
+		r.left = slices.Insert(r.left, 0, r.tenure.id)
 		r.client.heartbeat.drop(r.tenure.id)
 	}
 	if r.forsake.Load() {
-		if r.tenure != nil {
-			r.left = r.tenure.id
-		}
 		return
 	}
 	ctx, cancel := r.client.last(ctx, r.client.timeout-2*r.client.grace()) // a Deregister waits for it
 	defer cancel()
-	for _, id := range leases {
-		if err := r.client.revoke(ctx, id); err != nil && r.released == nil {
-			r.released, r.left = err, id
-		}
-	}
+	r.left, r.released = r.client.revokeAll(ctx, r.left)
 }
 
 // end ends the registration, and returns what its release came to, or that ctx

@@ -166,6 +166,16 @@ func (c *client) revoke(ctx context.Context, lease clientv3.LeaseID) error {
 	return err
 }
 
+// revokeAll ends leases, and returns those that it could not, and why.
+func (c *client) revokeAll(ctx context.Context, leases []clientv3.LeaseID) (left []clientv3.LeaseID, err error) {
+	for _, id := range leases {
+		if e := c.revoke(ctx, id); e != nil {
+			left, err = append(left, id), e
+		}
+	}
+	return left, err
+}
+
 // insist makes a request that may be made more than once until it is answered,
 // or refused, or ctx ends, at its deadline at the latest. clientv3 does so for
 // reads: a write may fail because the leader changes.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -124,6 +123,15 @@ func (r *registration) abandon() {
 	r.wanted = nil
 }
 
+// inherit takes over what the key's last registration could not revoke: it may
+// be put under one of these yet, by a request that arrives late.
+func (r *registration) inherit(leases []clientv3.LeaseID) {
+	for _, id := range leases[max(0, len(leases)-leasesKept):] {
+		r.owned.add(id)
+		r.orphans = append(r.orphans, id)
+	}
+}
+
 // disown gives up a lease that the key could not be put under, as far as is
 // known. If another one is held, it has to have the key first: see tidy.
 func (r *registration) disown(ctx context.Context, t *tenure) {
@@ -153,8 +161,7 @@ func (r *registration) tidy(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, r.client.timeout)
 	defer cancel()
 	r.abandon()
-	if len(r.orphans) == 0 || r.claim(ctx) != nil {
-		return
+	if len(r.orphans) > 0 && r.claim(ctx) == nil {
+		r.orphans, _ = r.client.revokeAll(ctx, r.orphans)
 	}
-	r.orphans = slices.DeleteFunc(r.orphans, func(id clientv3.LeaseID) bool { return r.client.revoke(ctx, id) == nil })
 }
