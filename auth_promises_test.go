@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -160,6 +161,43 @@ func TestNamespacedClient(t *testing.T) {
 	s.Stop()
 	leave()
 	eventually(t, 3*time.Second, "gone", func() bool { return len(etcd.values(t, "ns//s/1")) == 0 })
+}
+
+// slowWatcher takes its time to begin a watch, and knows how many it begins.
+type slowWatcher struct {
+	clientv3.Watcher
+	begins atomic.Int64
+}
+
+func (w *slowWatcher) Watch(ctx context.Context, key string, opts ...clientv3.OpOption) clientv3.WatchChan {
+	w.begins.Add(1)
+	defer w.begins.Add(-1)
+	time.Sleep(20 * time.Millisecond)
+	return w.Watcher.Watch(ctx, key, opts...)
+}
+
+func TestDeregister_LeavesNoWatchBehindThatBegins(t *testing.T) {
+	t.Parallel()
+	etcd := newCluster(t, 1)
+	for i := range 20 {
+		cli := plain(t, etcd.endpoints()...)
+		slow := &slowWatcher{Watcher: namespace.NewWatcher(cli.Watcher, "ns/")}
+		cli.Watcher = slow
+		c, leave := wrap(t, cli)
+		s := Service{Key: "/s/1", Value: "v"}
+		if err := c.Register(s); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(i) * time.Millisecond)
+		if err := c.Deregister(s); err != nil {
+			t.Fatal(err)
+		}
+		if n := slow.begins.Load(); n != 0 {
+			t.Errorf("%d watches begin", n)
+		}
+		leave()
+		cli.Close() // under -race, the namespace notices a watch that begins
+	}
 }
 
 func TestWrappedClientClosedFirst_NothingHangs(t *testing.T) {

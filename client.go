@@ -148,8 +148,9 @@ func NewClient(ctx context.Context, machines []string, options ClientOptions) (C
 
 // NewClientFrom returns a Client on a clientv3 client that the caller has
 // configured, and closes, after ctx has ended. One whose KV, Lease and Watcher
-// are wrapped, by clientv3/namespace for example, works. Of the options only
-// HeaderTimeoutPerRequest is read.
+// are wrapped, by clientv3/namespace for example, works; close that one after
+// Deregister and Instancer.Stop, since a namespace must not be closed while a
+// watch of it begins. Of the options only HeaderTimeoutPerRequest is read.
 //
 // Set DialKeepAliveTime and DialKeepAliveTimeout in its configuration so that
 // they add up to less than the TTL of what you register: grpc does not notice

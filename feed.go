@@ -152,6 +152,10 @@ func refused(resp *pb.WatchResponse) error {
 	return nil
 }
 
+// outdated reports whether a stream has a token that is no longer valid, or
+// another fault that a new one does not have.
+func outdated(err error) bool { return !errors.Is(err, rpctypes.ErrPermissionDenied) }
+
 // direct reports whether watches may have streams of their own. A client that
 // wraps its Watcher, as clientv3/namespace does, or has no connection, has to
 // be watched through that.

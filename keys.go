@@ -2,7 +2,6 @@ package etcdv3
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,8 +39,8 @@ type keyWatch struct {
 	from    int64 // the first revision that is of interest
 	changes chan keyChange
 	id      int64
-	cancel  context.CancelFunc // ends the feed, if it has one
-	ended   bool               // its owner has ended it
+	feed    *worker // nil on the stream that keys share
+	ended   bool    // its owner has ended it
 }
 
 // keyChange is what became of a key: it was put, or deleted if kv is nil; or
@@ -80,10 +79,18 @@ func (k *keyWatches) watch(ctx context.Context, key string, from int64) *keyWatc
 	return w
 }
 
-// end ends a watch.
+// feedEnds is how long end waits for a feed at most.
+const feedEnds = 150 * time.Millisecond
+
+// end ends a watch. One through the Watcher that the client wraps is then over,
+// if etcd answers: that may be closed next, which is a race with what it begins.
 func (k *keyWatches) end(w *keyWatch) {
-	if w.cancel != nil {
-		w.cancel()
+	if w.feed != nil {
+		w.feed.cancel()
+		select {
+		case <-w.feed.done:
+		case <-time.After(feedEnds):
+		}
 		return
 	}
 	k.mu.Lock()
@@ -268,14 +275,10 @@ func (k *keyWatches) created(id int64, err error) error {
 	return nil
 }
 
-// outdated reports whether a stream has a token that is no longer valid, or
-// another fault that a new one does not have.
-func outdated(err error) bool { return !errors.Is(err, rpctypes.ErrPermissionDenied) }
-
 // feed watches a key through the Watcher that the client wraps.
 func (k *keyWatches) feed(ctx context.Context, w *keyWatch) {
 	k.feeds.Add(1)
-	w.cancel = start(ctx, func(ctx context.Context) {
+	w.feed = start(ctx, func(ctx context.Context) {
 		defer k.feeds.Done()
 		stream := k.stream.Load()
 		f, err := openFeed(ctx, k.cli, defaultTimeout, stream.(string), interest{key: w.key, from: w.from})
@@ -293,5 +296,5 @@ func (k *keyWatches) feed(ctx context.Context, w *keyWatch) {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		w.tell(keyChange{err: err})
-	}).cancel
+	})
 }
