@@ -211,22 +211,24 @@ func hedge[T any](ctx context.Context, waits []time.Duration, request func(conte
 	if len(waits) == 0 {
 		return request(ctx)
 	}
-	first, cancel := context.WithCancel(ctx)
+	both, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var answer T
 	var err error
 	answered := false // by another than the first: with success, or a refusal
-	others := start(ctx, func(ctx context.Context) {
-		if !sleep(ctx, waits[0]) {
-			return
-		}
-		answer, err = hedge(ctx, waits[1:], request)
-		if answered = err == nil || ctx.Err() == nil && !transient(err); answered {
+	done := make(chan struct{})
+	others := time.AfterFunc(waits[0], func() {
+		defer close(done)
+		answer, err = hedge(both, waits[1:], request)
+		if answered = err == nil || both.Err() == nil && !transient(err); answered {
 			cancel()
 		}
 	})
-	firstAnswer, firstErr := request(first)
-	others.stop() // after which all of these are as they stay
+	firstAnswer, firstErr := request(both)
+	if !others.Stop() { // they have begun, and have to end
+		cancel()
+		<-done
+	}
 	if firstErr != nil && answered {
 		return answer, err
 	}
