@@ -80,7 +80,7 @@ func (k *keyWatches) watch(ctx context.Context, key string, from int64) *keyWatc
 }
 
 // feedEnds is how long end waits for a feed at most.
-const feedEnds = 150 * time.Millisecond
+const feedEnds = 500 * time.Millisecond
 
 // end ends a watch. One through the Watcher that the client wraps is then over,
 // if etcd answers: that may be closed next, which is a race with what it begins.

@@ -8,7 +8,8 @@ import (
 )
 
 // A worker is one goroutine that has an owner. It is the only way in which
-// this package starts one: who starts a worker stops it.
+// this package starts one, but for what a timer sets off: who starts a worker
+// stops it.
 type worker struct {
 	cancel context.CancelFunc
 	done   chan struct{} // closed once the goroutine has returned
