@@ -86,11 +86,7 @@ const feedEnds = 500 * time.Millisecond
 // if etcd answers: that may be closed next, which is a race with what it begins.
 func (k *keyWatches) end(w *keyWatch) {
 	if w.feed != nil {
-		w.feed.cancel()
-		select {
-		case <-w.feed.done:
-		case <-time.After(feedEnds):
-		}
+		w.feed.stopWithin(feedEnds)
 		return
 	}
 	k.mu.Lock()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"time"
 
 	"github.com/go-kit/log"
 )
@@ -141,13 +140,8 @@ func (r *Registrar) replace(try func(context.Context)) (tries *worker) {
 	}
 	r.attempt.tries = tries
 	r.attempt.mu.Unlock()
-	if last == nil {
-		return tries
-	}
-	last.cancel()
-	select {
-	case <-last.done:
-	case <-time.After(foreignTimeout):
+	if last != nil {
+		last.stopWithin(foreignTimeout)
 	}
 	return tries
 }

@@ -35,6 +35,15 @@ func (w *worker) stop() {
 	<-w.done
 }
 
+// stopWithin is stop, for no longer than a time.
+func (w *worker) stopWithin(timeout time.Duration) {
+	w.cancel()
+	select {
+	case <-w.done:
+	case <-time.After(timeout):
+	}
+}
+
 // growStack makes the stack of a goroutine as deep as a request of grpc needs,
 // at once: growing by itself it is copied three times, which is a twentieth of
 // the time of a Register. The garbage collector shrinks it again.
