@@ -76,7 +76,7 @@ func (c *client) forget(r *registration) {
 	}
 	delete(c.registrations, r.key)
 	if len(r.owned.leases) > 0 { // else it was never put
-		c.former[r.key] = r.left
+		c.former[r.key] = r.orphans
 	}
 	if c.latest == r {
 		c.latest = nil

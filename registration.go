@@ -18,10 +18,9 @@ type registration struct {
 	key      string
 	worker   *worker
 	requests chan request
-	lease    atomic.Int64       // the lease that is held, 0 if none is; run alone writes it
-	forsake  atomic.Bool        // the end leaves the lease to run out
-	released error              // what the release came to, once the worker is done
-	left     []clientv3.LeaseID // leases that could not be revoked, once the worker is done
+	lease    atomic.Int64 // the lease that is held, 0 if none is; run alone writes it
+	forsake  atomic.Bool  // the end leaves the lease to run out
+	released error        // what the release came to, once the worker is done
 
 	// All below belongs to the goroutine of run.
 	service Service
@@ -138,9 +137,8 @@ func (r *registration) release(ctx context.Context) {
 	r.tell(errReleased)
 	defer r.lease.Store(0)
 	r.abandon()
-	r.left = r.orphans
 	if r.tenure != nil {
-		r.left = slices.Insert(r.left, 0, r.tenure.id)
+		r.orphans = slices.Insert(r.orphans, 0, r.tenure.id)
 		r.client.heartbeat.drop(r.tenure.id)
 	}
 	if r.forsake.Load() {
@@ -148,7 +146,7 @@ func (r *registration) release(ctx context.Context) {
 	}
 	ctx, cancel := r.client.last(ctx, r.client.timeout-2*r.client.grace()) // a Deregister waits for it
 	defer cancel()
-	r.left, r.released = r.client.revokeAll(ctx, r.left)
+	r.orphans, r.released = r.client.revokeAll(ctx, r.orphans)
 }
 
 // end ends the registration, and returns what its release came to, or that ctx
