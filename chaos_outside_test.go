@@ -16,61 +16,49 @@ import (
 type intruder struct {
 	value string
 	leave func() bool // reports whether it has surely left
-
-	mu   sync.Mutex // guards gone
-	gone bool
 }
 
-// remove makes the intruder leave, if it has not left, and reports whether it
-// has. etcd may have done what it gave no answer to.
-func (i *intruder) remove() bool {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.gone = i.gone || i.leave()
-	return i.gone
-}
-
-func (i *intruder) left() bool {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.gone
-}
-
-// intruders are all that there ever were on one key: one that could not be
-// removed may be there when the next one could not come.
+// intruders are those on one key that have not surely left: one that could not
+// be removed may be there when the next one could not come.
 type intruders struct {
 	mu  sync.Mutex // guards all
-	all []*intruder
+	all []intruder
 }
 
-func (o *intruders) add(i *intruder) {
+func (o *intruders) add(i intruder) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.all = append(o.all, i)
 }
 
-// present returns those that have not surely left.
-func (o *intruders) present() []*intruder {
+// have reports whether a value is that of one of them.
+func (o *intruders) have(value string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(o.all), (*intruder).left)
+	return slices.ContainsFunc(o.all, func(i intruder) bool { return i.value == value })
 }
 
-// have reports whether a value is that of an intruder who has not surely left.
-func (o *intruders) have(value string) bool {
-	return slices.ContainsFunc(o.present(), func(i *intruder) bool { return i.value == value })
+// gone reports whether all have left.
+func (o *intruders) gone() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.all) == 0
 }
 
-// remove makes all leave that there are, and reports whether they have.
+// remove makes all leave, and reports whether they have: etcd may have done
+// what it gave no answer to.
 func (o *intruders) remove() bool {
-	return !slices.ContainsFunc(o.present(), func(i *intruder) bool { return !i.remove() })
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.all = slices.DeleteFunc(o.all, func(i intruder) bool { return i.leave() })
+	return len(o.all) == 0
 }
 
 // intrude writes a service's key as an owner does that knows nothing of leases,
 // and reports whether that surely happened.
 func (c *chaos) intrude(n int, value string) bool {
 	key := c.services[n].key
-	c.intruders[n].add(&intruder{value: value, leave: func() bool {
+	c.intruders[n].add(intruder{value: value, leave: func() bool {
 		return c.request("leave", func(ctx context.Context) error {
 			_, err := c.admin.Txn(ctx).If(clientv3.Compare(clientv3.Value(key), "=", value)).Then(clientv3.OpDelete(key)).Commit()
 			return err
@@ -86,7 +74,7 @@ func (c *chaos) intrude(n int, value string) bool {
 func (c *chaos) rival(n int, value string) bool {
 	s := Service{Key: c.services[n].key, Value: value, TTL: NewTTLOption(500*time.Millisecond, 3*time.Second)}
 	p := c.party(rivals)
-	c.intruders[n].add(&intruder{value: value, leave: func() bool {
+	c.intruders[n].add(intruder{value: value, leave: func() bool {
 		c.call(p.timeout, "Client.Deregister of a rival", func() { _ = p.client.Deregister(s) })
 		return true // at the latest when the lease ends
 	}})

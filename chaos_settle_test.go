@@ -97,7 +97,7 @@ func (c *chaos) staysSo() {
 				c.fail("%s came back with %q", s.key, value)
 				return
 			}
-			if n < chaosSteady && !taken && len(c.intruders[n].present()) > 0 {
+			if n < chaosSteady && !taken && !c.intruders[n].gone() {
 				c.fail("%s was taken back as %q, its owner is still there", s.key, value)
 				return
 			}

@@ -12,6 +12,17 @@ import (
 	"google.golang.org/grpc/status"
 )
 
+// comesToHold waits for some heartbeats, and fails unless etcd then holds the
+// one value under one lease, and the Registrar says so.
+func (e *virtualEtcd) comesToHold(t *testing.T, r *Registrar, value string) {
+	t.Helper()
+	after(10 * time.Second)
+	e.heldBy(t, 1, value)
+	if r.Err() != nil {
+		t.Error(r.Err())
+	}
+}
+
 // What a further Register of a key that is registered leaves behind, and tells.
 
 func TestVirtual_RegisterAgainThatGetsNoAnswer_LeavesOneLease(t *testing.T) {
@@ -28,11 +39,7 @@ func TestVirtual_RegisterAgainThatGetsNoAnswer_LeavesOneLease(t *testing.T) {
 				t.Error(err)
 			}
 			etcd.breaks(nil)
-			after(10 * time.Second)
-			etcd.heldBy(t, 1, "v")
-			if r.Err() != nil {
-				t.Error(r.Err())
-			}
+			etcd.comesToHold(t, r, "v")
 		})
 	}
 }
@@ -45,15 +52,11 @@ func TestVirtual_RegisterAgainThatFailsAfterItsPut_LeavesNoGap(t *testing.T) {
 			t.Error("registered")
 		}
 		etcd.breaks(nil)
-		after(10 * time.Second)
-		etcd.heldBy(t, 1, "v")
+		etcd.comesToHold(t, r, "v")
 		for _, event := range etcd.past {
 			if event.Type == clientv3.EventTypeDelete {
 				t.Error("the key was deleted meanwhile")
 			}
-		}
-		if r.Err() != nil {
-			t.Error(r.Err())
 		}
 	})
 }

@@ -77,11 +77,7 @@ func TestVirtual_LeaseLostBeforeAPut_AndNoOtherGranted_IsAnError(t *testing.T) {
 			t.Error(err)
 		}
 		etcd.breaks(nil)
-		after(10 * time.Second)
-		etcd.heldBy(t, 1, "v")
-		if r.Err() != nil {
-			t.Error(r.Err())
-		}
+		etcd.comesToHold(t, r, "v")
 	})
 }
 

@@ -13,11 +13,7 @@ func TestVirtual_LeaseLostWhileGrantsGetNoAnswer_IsReplacedByOne(t *testing.T) {
 		_, r, _ := etcd.registered(t)
 		etcd.revokeAll()
 		etcd.breaks(only("grant answered", hangs))
-		after(10 * time.Second)
-		etcd.heldBy(t, 1, "v")
-		if r.Err() != nil {
-			t.Error(r.Err())
-		}
+		etcd.comesToHold(t, r, "v")
 	})
 }
 
