@@ -1,0 +1,51 @@
+// Package alone gives the machine to one test binary at a time. A binary that
+// starts etcd members keeps the processors busy. A bound that another binary
+// judges meanwhile would be a bound of a busy machine.
+package alone
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// patience is how long a binary waits for others at most. It is shorter than the
+// ten minutes that go test gives a binary, and longer than ours take.
+const patience = 5 * time.Minute
+
+// lockFile is the same for all binaries: it is read before a binary has its
+// temporary files elsewhere.
+var lockFile = filepath.Join(os.TempDir(), "kitsd-etcdv3-tests.lock")
+
+// held keeps the files of locks, which would be closed if they were garbage.
+var (
+	mu   sync.Mutex
+	held []*os.File
+)
+
+// Hold waits until no other process holds the machine, and returns a function that
+// lets go of the machine. The end of the process lets go, too. When the wait takes
+// longer than patience, or where files cannot be locked, the machine is shared.
+func Hold() (release func()) {
+	file, err := os.OpenFile(lockFile, os.O_RDONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		return func() {}
+	}
+	mu.Lock()
+	held = append(held, file)
+	mu.Unlock()
+	release = func() { _ = file.Close() }
+	if tryLock(file) {
+		return release
+	}
+	fmt.Fprintf(os.Stderr, "waiting for another test binary, which holds %s\n", lockFile)
+	for began := time.Now(); time.Since(began) < patience; time.Sleep(100 * time.Millisecond) {
+		if tryLock(file) {
+			return release
+		}
+	}
+	fmt.Fprintf(os.Stderr, "going on beside it after %v\n", patience)
+	return release
+}
