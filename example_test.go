@@ -6,12 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -20,12 +25,10 @@ import (
 	"github.com/go-kit/kit/sd/lb"
 	httptransport "github.com/go-kit/kit/transport/http"
 	"github.com/go-kit/log"
-	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	"go.opentelemetry.io/otel/sdk/trace/tracetest"
-	"google.golang.org/grpc"
-
 	"github.com/kitsd/etcdv3"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/client/v3/namespace"
+	"google.golang.org/grpc"
 )
 
 // A service registers when it can be called, and deregisters before it stops
@@ -136,6 +139,10 @@ func Example_discovery() {
 	defer endpointer.Close()
 	hello := lb.Retry(3, time.Second, lb.NewRoundRobin(endpointer))
 
+	// The endpointer has received the set, and makes the endpoints a moment later.
+	for endpoints, _ := endpointer.Endpoints(); len(endpoints) < 2; endpoints, _ = endpointer.Endpoints() {
+		time.Sleep(time.Millisecond)
+	}
 	answers := map[string]int{}
 	for range 10 {
 		name, err := hello(ctx, struct{}{})
@@ -151,7 +158,9 @@ func Example_discovery() {
 	// map[first:5 second:5]
 }
 
-// A readiness probe asks Err, which answers without asking etcd.
+// A readiness page asks Err, which answers without asking etcd. The page is ready
+// once the service was registered, and stays so: an etcd that is away must not take
+// every instance out of a Kubernetes Service.
 func ExampleRegistrar_Err() {
 	etcd := startEtcd()
 	defer etcd.stop()
@@ -168,12 +177,16 @@ func ExampleRegistrar_Err() {
 		Value: "http://10.0.0.1:8080",
 	}, log.NewNopLogger())
 
+	var started atomic.Bool
 	ready := func(w http.ResponseWriter, _ *http.Request) {
-		if err := registrar.Err(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
+		err := registrar.Err()
+		if err == nil {
+			started.Store(true)
 		}
-		fmt.Fprintln(w, "registered")
+		if !started.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		fmt.Fprintln(w, "registration:", err)
 	}
 	probe := func() {
 		w := httptest.NewRecorder()
@@ -188,9 +201,9 @@ func ExampleRegistrar_Err() {
 	probe()
 
 	// Output:
-	// 503 Register was not called yet
-	// 200 registered
-	// 503 deregistered
+	// 503 registration: Register was not called yet
+	// 200 registration: <nil>
+	// 200 registration: deregistered
 }
 
 // A guarded Deregister deletes a key only if it is as the options say.
@@ -221,37 +234,230 @@ func ExampleDeleteOptions() {
 	// <nil>
 }
 
-// OpenTelemetry's stats handler for grpc traces and measures every request.
-func ExampleClientOptions_tracing() {
-	etcd := startEtcd()
+// A CA, a client certificate, and a user with a password. Each of the three
+// works without the others.
+func ExampleNewClient_tls() {
+	etcd := startSecureEtcd()
 	defer etcd.stop()
-
-	// A service has its own provider, with an exporter; this one remembers.
-	spans := tracetest.NewSpanRecorder()
-	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))
 
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	client, err := etcdv3.NewClient(ctx, []string{etcd.endpoint}, etcdv3.ClientOptions{
-		DialOptions: []grpc.DialOption{
-			grpc.WithStatsHandler(otelgrpc.NewClientHandler(
-				otelgrpc.WithTracerProvider(provider),
-				// and, for metrics, otelgrpc.WithMeterProvider
-			)),
-		},
+	client, err := etcdv3.NewClient(ctx, []string{"https://" + etcd.endpoint}, etcdv3.ClientOptions{
+		CACert:   etcd.ca,   // as "/etc/hello/etcd-ca.pem"; the system's CAs if it is empty
+		Cert:     etcd.cert, // as "/etc/hello/etcd.pem"
+		Key:      etcd.key,  // as "/etc/hello/etcd.key"
+		Username: "service",
+		Password: "secret", // as os.Getenv("ETCD_PASSWORD")
+	})
+	if err != nil { // a file that cannot be read, for example
+		fmt.Println(err)
+		return
+	}
+
+	// NewClient did not wait for etcd. A request tells whether etcd takes the
+	// certificate and the password.
+	instances, err := client.GetEntries("/services/hello/")
+	fmt.Println(len(instances), err)
+
+	// Output:
+	// 0 <nil>
+}
+
+// NewClient returns before etcd is connected, and that is what most services
+// want. One that should not start without etcd passes grpc.WithBlock.
+func ExampleNewClient_wait() {
+	_, err := etcdv3.NewClient(context.Background(), []string{"127.0.0.1:1"}, etcdv3.ClientOptions{
+		DialTimeout: 200 * time.Millisecond,
+		//lint:ignore SA1019 grpc keeps it through all of 1.x, and NewClient honours it
+		DialOptions: []grpc.DialOption{grpc.WithBlock()},
+	})
+	fmt.Println(err)
+
+	// Output:
+	// no endpoint could be reached within DialTimeout (200ms): context deadline exceeded: dial tcp 127.0.0.1:1: connect: connection refused
+}
+
+// A program that has a clientv3 client already uses it for discovery, too.
+func ExampleNewClientFrom() {
+	etcd := startEtcd()
+	defer etcd.stop()
+
+	cli, err := clientv3.New(clientv3.Config{
+		Endpoints: []string{etcd.endpoint},
+		// They find a silent link before a TTL of 10 s is far over: grpc pings
+		// every 10 s at most, and waits 20 s for the answer by default.
+		DialKeepAliveTime:    10 * time.Second,
+		DialKeepAliveTimeout: 3 * time.Second,
 	})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	if _, err := client.GetEntries("/services/hello/"); err != nil {
+	defer cli.Close() // the caller's to close, after ctx has ended
+
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	client, err := etcdv3.NewClientFrom(ctx, cli, etcdv3.ClientOptions{})
+	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	for _, span := range spans.Ended() {
-		fmt.Println(span.Name())
+	service := etcdv3.Service{Key: "/services/hello/10.0.0.1:8080", Value: "http://10.0.0.1:8080"}
+	if err := client.Register(service); err != nil {
+		fmt.Println(err)
+		return
 	}
+	defer client.Deregister(service)
+
+	resp, err := cli.Get(ctx, service.Key)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Printf("%s\n", resp.Kvs[0].Value)
 
 	// Output:
-	// etcdserverpb.KV/Range
+	// http://10.0.0.1:8080
+}
+
+// A namespace keeps the services of two environments apart in one etcd.
+func ExampleNewClientFrom_namespace() {
+	etcd := startEtcd()
+	defer etcd.stop()
+
+	cli, err := clientv3.New(clientv3.Config{Endpoints: []string{etcd.endpoint}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer cli.Close()
+	whole := cli.KV // sees all of etcd
+	cli.KV = namespace.NewKV(cli.KV, "/staging")
+	cli.Watcher = namespace.NewWatcher(cli.Watcher, "/staging")
+	cli.Lease = namespace.NewLease(cli.Lease, "/staging")
+
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	client, err := etcdv3.NewClientFrom(ctx, cli, etcdv3.ClientOptions{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	service := etcdv3.Service{Key: "/services/hello/10.0.0.1:8080", Value: "http://10.0.0.1:8080"}
+	if err := client.Register(service); err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer client.Deregister(service)
+
+	resp, err := whole.Get(ctx, "/staging/", clientv3.WithPrefix())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Printf("%s\n", resp.Kvs[0].Key)
+
+	// Output:
+	// /staging/services/hello/10.0.0.1:8080
+}
+
+// memory is an etcdv3.Client without etcd, for tests of code that registers or
+// discovers. It is what an Instancer and a Registrar need, and no more.
+type memory struct {
+	mu       sync.Mutex // guards values and changed
+	values   map[string]string
+	changed  chan struct{} // closed, and replaced, at every change
+	finished chan struct{} // closed by finish
+}
+
+var _ etcdv3.Client = (*memory)(nil)
+
+func newMemory() *memory {
+	return &memory{values: map[string]string{}, changed: make(chan struct{}), finished: make(chan struct{})}
+}
+
+// finish ends what the end of its context ends for a real client.
+func (m *memory) finish() { close(m.finished) }
+
+func (m *memory) Register(s etcdv3.Service) error {
+	m.change(func() { m.values[s.Key] = s.Value })
+	return nil
+}
+
+func (m *memory) Deregister(s etcdv3.Service) error {
+	m.change(func() { delete(m.values, s.Key) })
+	return nil
+}
+
+func (m *memory) change(apply func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	apply()
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+func (m *memory) GetEntries(prefix string) ([]string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var values []string
+	for _, key := range slices.Sorted(maps.Keys(m.values)) {
+		if strings.HasPrefix(key, prefix) {
+			values = append(values, m.values[key])
+		}
+	}
+	return values, nil
+}
+
+// WatchPrefix signals once when it begins, and then after every change.
+func (m *memory) WatchPrefix(_ string, ch chan struct{}) {
+	for {
+		m.mu.Lock()
+		changed := m.changed
+		m.mu.Unlock()
+		select {
+		case ch <- struct{}{}:
+		case <-m.finished:
+			return
+		}
+		select {
+		case <-changed:
+		case <-m.finished:
+			return
+		}
+	}
+}
+
+func (m *memory) LeaseID() int64 { return 1 }
+
+// Client is an interface, so that tests do without etcd.
+func ExampleClient() {
+	client := newMemory()
+	defer client.finish()
+
+	instancer, err := etcdv3.NewInstancer(client, "/services/hello/", log.NewNopLogger())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer instancer.Stop()
+	events := make(chan sd.Event, 1)
+	instancer.Register(events)
+	defer instancer.Deregister(events)
+	fmt.Println((<-events).Instances)
+
+	registrar := etcdv3.NewRegistrar(client, etcdv3.Service{
+		Key:   "/services/hello/10.0.0.1:8080",
+		Value: "http://10.0.0.1:8080",
+	}, log.NewNopLogger())
+	registrar.Register()
+	fmt.Println((<-events).Instances)
+
+	registrar.Deregister()
+	fmt.Println((<-events).Instances)
+
+	// Output:
+	// []
+	// [http://10.0.0.1:8080]
+	// []
 }

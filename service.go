@@ -23,11 +23,12 @@ var (
 // that every subscriber of a prefix of that key receives.
 type Service struct {
 	// Key must be unique among all instances, as "/services/foo/10.0.0.1:8080"
-	// is: two instances with one key are one instance that changes its mind.
+	// is. Two instances with one key are one instance for everybody: the one that
+	// registered last.
 	Key string
 
-	// Value is what subscribers receive as the instance string, as
-	// "http://10.0.0.1:8080". It is opaque, and must not be empty.
+	// Value is what subscribers receive as the instance, for example
+	// "http://10.0.0.1:8080". It is opaque to this package, and must not be empty.
 	Value string
 
 	// TTL says how often the registration is renewed, and how long it
@@ -55,18 +56,18 @@ type TTLOption struct {
 	ttl       time.Duration
 }
 
-// NewTTLOption returns a TTLOption with the given heartbeat, which is how
-// often the lease is renewed, and ttl, which is how long etcd keeps the key
-// after the last heartbeat that reached it. The first heartbeat of a service may
-// come up to half of one early, to share a write with others of its client.
+// NewTTLOption returns a TTLOption. The heartbeat is how often the lease is
+// renewed. The ttl is how long etcd keeps the key after the last heartbeat that
+// reached it. The first heartbeat of a service may come up to half a heartbeat
+// early, to share a write with others of its client.
 //
-// A heartbeat under 500 ms becomes 500 ms. A ttl that is not above the
-// heartbeat becomes three heartbeats. etcd counts leases in whole seconds, so
-// the ttl is rounded up to one; and etcd itself raises a ttl that is below one
-// and a half of its election timeouts (2 s with its defaults).
+// A heartbeat under 500 ms becomes 500 ms. A ttl that is not above the heartbeat
+// becomes three heartbeats. etcd counts leases in whole seconds, so the ttl is
+// rounded up. etcd itself raises a ttl that is below one and a half of its
+// election timeouts (2 s with its defaults).
 //
-// A ttl of three heartbeats or more survives the loss of a member: 3 s and
-// 10 s are good values.
+// A ttl of three heartbeats or more survives the loss of a member: 3 s and 10 s
+// are good values.
 func NewTTLOption(heartbeat, ttl time.Duration) *TTLOption {
 	if heartbeat <= minHeartBeatTime {
 		heartbeat = minHeartBeatTime
@@ -94,8 +95,9 @@ func (o *TTLOption) timing() (heartbeat time.Duration, ttlSeconds int64) {
 	return heartbeat, min(seconds, maxLeaseSeconds)
 }
 
-// DeleteOptions change what Deregister deletes. The names are those of etcd
-// v2's client, which sd/etcd used; the meaning is etcd v3's.
+// DeleteOptions change what Deregister deletes. The names are those of etcd v2's
+// client, which sd/etcd used. Their meaning is etcd v3's. If a guard fails,
+// Deregister returns ErrCompareFailed and deletes nothing.
 type DeleteOptions struct {
 	// PrevValue, when not empty, makes Deregister delete only if the key's
 	// value is this one.
@@ -105,17 +107,10 @@ type DeleteOptions struct {
 	// revision is this one.
 	PrevIndex uint64
 
-	// Recursive makes Deregister delete everything under Key + "/" too.
+	// Recursive makes Deregister delete everything under Key + "/" too, whoever
+	// has put it there.
 	Recursive bool
 }
-
-// guarded reports whether a Deregister with these options must compare first.
-func (o *DeleteOptions) guarded() bool {
-	return o != nil && (o.PrevValue != "" || o.PrevIndex != 0)
-}
-
-// recursive reports whether everything below the key goes as well.
-func (o *DeleteOptions) recursive() bool { return o != nil && o.Recursive }
 
 // check returns what is wrong with a service that is to be registered.
 func (s Service) check() error {

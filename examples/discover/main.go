@@ -17,16 +17,22 @@ import (
 )
 
 func main() {
+	if err := run(); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	client, err := etcdv3.NewClient(ctx, []string{"127.0.0.1:2379"}, etcdv3.ClientOptions{})
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
 	logger := kitlog.NewLogfmtLogger(os.Stderr)
 	instancer, err := etcdv3.NewInstancer(client, "/services/greeter/", logger) // mind the slash at the end
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
 	defer instancer.Stop()
 	endpointer := sd.NewEndpointer(instancer, greeter, logger)
@@ -37,6 +43,7 @@ func main() {
 		fmt.Println(greet(ctx, "hello"))
 		time.Sleep(100 * time.Millisecond)
 	}
+	return nil
 }
 
 // greeter makes the endpoint of one instance; yours makes a client of it.

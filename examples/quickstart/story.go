@@ -177,7 +177,7 @@ func (s *story) outage(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	s.say("a says, when asked whether it is ready: %v", s.present["a"].registrar.Err())
+	s.say("a says, when asked whether it is registered: %v", s.present["a"].registrar.Err())
 	n := s.caller.counts().since(before)
 	s.say("%d calls went on against the last known instances, %d failed", n.made, n.failed)
 	if err := s.answerers(ctx, "a", "d"); err != nil {

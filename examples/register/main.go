@@ -1,4 +1,4 @@
-// Command register publishes itself until it is interrupted.
+// Command register publishes itself until it is told to end.
 package main
 
 import (
@@ -6,6 +6,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"syscall"
 
 	kitlog "github.com/go-kit/log"
 	"github.com/kitsd/etcdv3"
@@ -21,10 +22,10 @@ func main() {
 		Value: "http://10.0.0.1:8080",            // what callers get
 	}, kitlog.NewLogfmtLogger(os.Stderr))
 
+	// docker, systemd and Kubernetes send SIGTERM.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	registrar.Register() // goes on trying if etcd is away
 	defer registrar.Deregister()
-
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
 	<-ctx.Done()
 }

@@ -1,130 +1,66 @@
-// Command promises writes the table of promises into the README, with what the
-// tests measured. It reads the output of the suite:
+// Command promises writes docs/promises.md, and the table of the README, from
+// promises.txt and from what the tests measured. It reads the output of any
+// number of test runs:
 //
-//	go test -count=1 -json -skip 'TestEveryPromise|TestReadme' . | go run ./internal/promises
+//	go test -json ./internal/... | go run ./internal/promises
 //
-// It fails, and writes nothing, if a test failed or a promise was not proved.
+// A test speaks for a promise by a line of its log:
+//
+//	promise 3 holds
+//	promise 3 bound 5s measured 1.36s
+//
+// results.txt keeps what was said. A run replaces the tests of the packages that
+// it holds. Of what was measured the slowest is kept: two runs do not differ by
+// noise. With -update the last run counts.
+//
+// The command fails and writes nothing if a test failed, or if a promise has no
+// test that promises.txt does not mark with "?".
 package main
 
 import (
-	"bufio"
-	_ "embed"
-	"encoding/json"
-	"fmt"
-	"io"
+	"flag"
 	"log"
 	"os"
-	"regexp"
-	"slices"
-	"strconv"
-	"strings"
-	"time"
 )
-
-// texts holds the promises, one a line: what is promised, a bar, the bound.
-//
-//go:embed promises.txt
-var texts string
 
 const (
-	readme = "README.md"
-	begin  = "<!-- promises: made by internal/promises -->\n"
-	end    = "<!-- end of promises -->\n"
+	texts   = "internal/promises/promises.txt"
+	kept    = "internal/promises/results.txt"
+	readme  = "README.md"
+	written = "docs/promises.md"
 )
-
-// result is what the tests said of one promise.
-type result struct {
-	tests []string
-	worst map[time.Duration]time.Duration // what was measured, by the bound
-}
 
 func main() {
 	log.SetFlags(0)
-	results, err := read(os.Stdin)
-	if err == nil {
-		err = write(results)
-	}
-	if err != nil {
+	update := flag.Bool("update", false, "take what this run measured, even if it is faster")
+	flag.Parse()
+	if err := run(*update); err != nil {
 		log.Fatal(err)
 	}
 }
 
-var line = regexp.MustCompile(`promise (\d+) (holds|bound (\S+) measured (\S+))`)
-
-// read collects the results from the output of go test -json.
-func read(r io.Reader) (map[int]*result, error) {
-	results := map[int]*result{}
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, 16<<20)
-	for lines.Scan() {
-		var event struct{ Action, Test, Output string }
-		if json.Unmarshal(lines.Bytes(), &event) != nil {
-			continue
-		}
-		if event.Action == "fail" {
-			return nil, fmt.Errorf("the suite failed: %s", event.Test)
-		}
-		m := line.FindStringSubmatch(event.Output)
-		if m == nil {
-			continue
-		}
-		n, _ := strconv.Atoi(m[1])
-		if results[n] == nil {
-			results[n] = &result{worst: map[time.Duration]time.Duration{}}
-		}
-		results[n].add(event.Test, m[3], m[4])
-	}
-	return results, lines.Err()
-}
-
-func (r *result) add(test, bound, measured string) {
-	test, _, _ = strings.Cut(test, "/")
-	if !slices.Contains(r.tests, test) {
-		r.tests = append(r.tests, test)
-		slices.Sort(r.tests)
-	}
-	if bound == "" {
-		return
-	}
-	b, _ := time.ParseDuration(bound)
-	m, _ := time.ParseDuration(measured)
-	r.worst[b] = max(r.worst[b], m)
-}
-
-// write replaces the README's table.
-func write(results map[int]*result) error {
-	var table strings.Builder
-	table.WriteString("| | promise | bound | slowest of the last run | proved by |\n|---|---|---|---|---|\n")
-	for i, text := range strings.Split(strings.TrimSpace(texts), "\n") {
-		r := results[i+1]
-		if r == nil {
-			return fmt.Errorf("no test proved promise %d", i+1)
-		}
-		promise, bound, _ := strings.Cut(strings.TrimSuffix(text, " |"), " | ")
-		fmt.Fprintf(&table, "| %d | %s | %s | %s | `%s` |\n", i+1, promise, bound, r.measured(), strings.Join(r.tests, "`, `"))
-	}
-	old, err := os.ReadFile(readme)
+func run(update bool) error {
+	promises, err := readPromises(texts)
 	if err != nil {
 		return err
 	}
-	head, rest, ok := strings.Cut(string(old), begin)
-	_, tail, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		return fmt.Errorf("%s has no marks for the table", readme)
+	before, err := readResults(kept)
+	if err != nil {
+		return err
 	}
-	return os.WriteFile(readme, []byte(head+begin+table.String()+end+tail), 0o644)
-}
-
-// measured is the slowest of each bound, as "1.2 s of 5 s".
-func (r *result) measured() string {
-	var bounds []time.Duration
-	for b := range r.worst {
-		bounds = append(bounds, b)
+	now, packages, err := readRun(os.Stdin)
+	if err != nil {
+		return err
 	}
-	slices.Sort(bounds)
-	var all []string
-	for _, b := range bounds {
-		all = append(all, fmt.Sprintf("%.2f s of %.1f s", r.worst[b].Seconds(), b.Seconds()))
+	all := merge(before, now, packages, update)
+	if err := judge(promises, all); err != nil {
+		return err
 	}
-	return strings.Join(all, ", ")
+	if err := os.WriteFile(kept, []byte(all.String()), 0o644); err != nil {
+		return err
+	}
+	if err := os.WriteFile(written, []byte(page(promises, all)), 0o644); err != nil {
+		return err
+	}
+	return replaceTable(readme, table(promises, all))
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -70,18 +71,22 @@ func (o *Options) AddRegistration(g *run.Group, registrars ...*etcdv3.Registrar)
 	})
 }
 
-// Ready answers 200 while everything is registered, else 503 and the reason.
+// Ready answers 200 once everything was registered, and says what is not now. It
+// stays at 200: an etcd that is away must take no instance out.
 func Ready(registrars ...*etcdv3.Registrar) http.Handler {
+	var started atomic.Bool
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		var reasons error
 		for _, r := range registrars {
 			reasons = errors.Join(reasons, r.Err())
 		}
-		if reasons != nil {
-			http.Error(w, reasons.Error(), http.StatusServiceUnavailable)
-			return
+		if reasons == nil {
+			started.Store(true)
 		}
-		fmt.Fprintln(w, "ready")
+		if !started.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		fmt.Fprintln(w, "registration:", reasons)
 	})
 }
 
