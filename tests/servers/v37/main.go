@@ -1,0 +1,10 @@
+// Command v37 is etcd 3.7.3, as its own etcd command is.
+package main
+
+import (
+	"os"
+
+	"go.etcd.io/etcd/server/v3/etcdmain"
+)
+
+func main() { etcdmain.Main(os.Args) }
