@@ -9,10 +9,9 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// BenchmarkAuthentication counts how often 100 services on one client, at a
-// heartbeat of 1 s, authenticate with a server that wants a user and a
-// password, for as long as -window says. It is a server of its own. By hand it
-// is clientv3's KeepAlive again.
+// BenchmarkAuthentication counts how often 100 services on one client authenticate,
+// for as long as -window says. Their heartbeat is 1 s. The server is one of its own,
+// and wants a user and a password. By hand it is clientv3's KeepAlive again.
 //
 //	authenticates  calls of Authenticate, from the start
 //	beats          heartbeats meanwhile

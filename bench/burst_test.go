@@ -52,9 +52,8 @@ func BenchmarkBurst(b *testing.B) {
 	})
 }
 
-// bursting follows a prefix, and returns what makes one burst there, and says
-// how many milliseconds it took, in time and of the processor, and in how many
-// events.
+// bursting follows a prefix, and returns a function that makes one burst there. The
+// function returns the milliseconds of time and of the processor, and the events.
 func bursting(b *testing.B, v discovery, owner string) func() (ms, cpuMs float64, events int) {
 	prefix := populated(b, owner, burstStanding)
 	f := v.connect(b, etcd(b).Endpoint)(prefix)

@@ -173,9 +173,8 @@ func TestGRPCProxy_LeaseRevoked_RegistersAgain(t *testing.T) {
 }
 
 // TestGRPCProxy_QuietWatch_IsNotListedAgain: the proxy answers no progress
-// requests. An Instancer may list again twice until it has learnt that; what
-// stands for them from then on must be no more than one small read in ten
-// seconds, and no list.
+// requests. Until an Instancer has learnt that, it may list twice. From then on one
+// small read in ten seconds has to do, and no list.
 func TestGRPCProxy_QuietWatch_IsNotListedAgain(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t)

@@ -86,10 +86,9 @@ func awaitGone(b *testing.B, v registration, prefix string) {
 }
 
 // BenchmarkHeartbeatAccuracy measures how well each of 1,000 services keeps a
-// heartbeat of its own, of 1 s to 1.9 s, for as long as -window says: the
-// intervals between the beats of a lease, against what was asked for. clientv3
-// renews on a grid of 500 ms, at a third of the TTL, so there is nothing to
-// compare with.
+// heartbeat of its own, of 1 s to 1.9 s, for as long as -window says. It compares the
+// intervals between the beats of a lease with what was asked for. clientv3 renews
+// at a third of the TTL, on a grid of 500 ms: there is nothing to compare with.
 //
 //	p50-off-%, p99-off-%, max-off-%  by how much an interval is not the heartbeat
 func BenchmarkHeartbeatAccuracy(b *testing.B) {

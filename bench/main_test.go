@@ -14,6 +14,7 @@ import (
 
 	"github.com/kitsd/etcdv3/bench/internal/measure"
 	"github.com/kitsd/etcdv3/bench/internal/member"
+	"github.com/kitsd/etcdv3/internal/alone"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/stats"
@@ -28,6 +29,10 @@ var (
 
 func TestMain(m *testing.M) {
 	member.ServeIfAsked()
+	flag.Parse()
+	if *attach == "" { // else the process that began the member sees to it
+		alone.Hold()
+	}
 	code := m.Run()
 	if shared.members != nil {
 		member.Stop(shared.members)

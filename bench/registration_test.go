@@ -150,8 +150,8 @@ func (r thisRegistrar) deregister(tb testing.TB, key string) {
 }
 
 // BenchmarkRegister measures one registration and its end, with a pause of
-// some milliseconds between them. By hand that is a grant and a put, and a
-// revoke; upstream deletes the key and leaves the lease to run out.
+// some milliseconds between them. By hand that is a grant, a put, and a revoke.
+// Upstream deletes the key and leaves the lease to run out.
 //
 //	register-us    median of Register
 //	deregister-us  median of Deregister

@@ -93,7 +93,7 @@ func (r *runner) profile(bench, variant, args string) (byOwner, own map[string]f
 	return byOwner, own, nil
 }
 
-// iterations is how often the one benchmark ran that the output is of.
+// iterations is how often the benchmark ran, of which this is the output.
 func iterations(output string) float64 {
 	for line := range strings.Lines(output) {
 		if fields := strings.Fields(line); len(fields) > 2 && strings.HasPrefix(fields[0], "Benchmark") {
@@ -117,6 +117,7 @@ var owners = []string{thisOwner, "clientv3 and protobuf", "gRPC", gcOwner, restO
 var packages = []struct{ prefix, owner string }{
 	{"github.com/kitsd/etcdv3/bench", benchOwner},
 	{"github.com/kitsd/etcdv3.", thisOwner},
+	{"github.com/kitsd/etcdv3/internal/", thisOwner},
 	{"go.etcd.io/etcd/", "clientv3 and protobuf"},
 	{"google.golang.org/protobuf", "clientv3 and protobuf"},
 	{"google.golang.org/grpc", "gRPC"},
@@ -133,7 +134,7 @@ func ownerOf(s *profile.Sample) (owner, function string) {
 		for _, line := range location.Line {
 			for _, p := range packages {
 				if line.Function != nil && strings.HasPrefix(line.Function.Name, p.prefix) {
-					return p.owner, strings.TrimPrefix(line.Function.Name, "github.com/kitsd/etcdv3.")
+					return p.owner, strings.TrimLeft(strings.TrimPrefix(line.Function.Name, "github.com/kitsd/etcdv3"), "./")
 				}
 			}
 		}

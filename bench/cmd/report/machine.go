@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"embed"
 	"os"
 	"runtime"
@@ -94,10 +95,20 @@ var pages = template.Must(template.New("").Funcs(template.FuncMap{
 
 // write makes a page of a template.
 func write(path, name string, data any) error {
-	file, err := os.Create(path)
-	if err != nil {
+	old, err := os.ReadFile(path)
+	if err != nil && !os.IsNotExist(err) {
 		return err
 	}
-	defer file.Close()
-	return pages.ExecuteTemplate(file, name, data)
+	var page bytes.Buffer
+	if err := pages.ExecuteTemplate(&page, name, data); err != nil {
+		return err
+	}
+	if _, others, found := bytes.Cut(old, []byte(notOurs)); found {
+		page.WriteString("\n" + notOurs)
+		page.Write(others)
+	}
+	return os.WriteFile(path, page.Bytes(), 0o644)
 }
+
+// notOurs begins what another command has written at the end of a page.
+const notOurs = "<!-- What follows is written by another command. -->\n"

@@ -5,8 +5,8 @@
 //	go run ./cmd/report
 //
 // What was measured is kept in the directory results, the output of the
-// benchmarks as benchstat reads it, so that a part can be measured again, or
-// the pages be written again without measuring:
+// benchmarks as benchstat reads it. So a part can be measured again, or the pages
+// be written without measuring:
 //
 //	go run ./cmd/report -only simulations,pages
 package main
@@ -102,9 +102,9 @@ func profiles(dir string, kept store) error {
 	return kept.save("profiles.json", costs)
 }
 
-// simulations runs the fleet at a quarter of its size, which the model takes
-// its constants from, and at full size, which it is checked against; and the
-// gRPC proxy.
+// simulations runs the fleet at a quarter of its size, from which the model takes
+// its constants, and at full size, against which the model is checked. Then it runs
+// the gRPC proxy.
 func simulations(dir string, kept store) error {
 	program := filepath.Join(dir, "simulate")
 	if _, err := output("go", "build", "-o", program, "./cmd/simulate"); err != nil {

@@ -1,75 +1,145 @@
 package main
 
 import (
+	_ "embed"
 	"fmt"
-	"image/color"
+	"math"
+	"os"
 	"path/filepath"
-
-	"gonum.org/v1/plot"
-	"gonum.org/v1/plot/plotter"
-	"gonum.org/v1/plot/vg"
-	"gonum.org/v1/plot/vg/draw"
+	"strings"
+	"text/template"
 )
 
 // populations are how many instances stand, on the plots.
 var populations = []int{10, 1_000, 10_000, 100_000}
 
-// lines are the variants, as they are drawn.
-var lines = []struct {
-	variant, label string
-	color          color.Color
-	glyph          draw.GlyphDrawer
-}{
-	{"upstream", "go-kit sd/etcdv3", color.RGBA{R: 200, G: 60, B: 50, A: 255}, draw.CircleGlyph{}},
-	{"bare", "clientv3 by hand", color.RGBA{R: 110, G: 110, B: 110, A: 255}, draw.BoxGlyph{}},
-	{"this", "this package", color.RGBA{R: 30, G: 100, B: 200, A: 255}, draw.TriangleGlyph{}},
+// lines are the variants, as they are drawn: one over the other.
+var lines = []struct{ variant, label string }{
+	{"upstream", "go-kit sd/etcdv3"},
+	{"bare", "clientv3 by hand"},
+	{"this", "this package"},
+}
+
+// A picture is measured in pixels, and has its letters in that size. It is as
+// narrow as it can be: a phone shows it at three quarters of its width.
+const (
+	pictureWidth  = 480
+	pictureHeight = 350
+	plotLeft      = 64
+	plotRight     = 440 // leaves room for half of the last label
+	plotTop       = 100
+	plotBottom    = 296
+)
+
+// pictureText is an SVG whose colors follow the reader's, on no background.
+//
+//go:embed plot.svg.tmpl
+var pictureText string
+
+var pictures = template.Must(template.New("plot.svg.tmpl").Parse(pictureText))
+
+// picture is what a plot is made of.
+type picture struct {
+	Width, Height            int
+	Left, Right, Top, Bottom int
+	Title                    string
+	Across, Up               []tick
+	Lines                    []drawn
+}
+
+// tick is a line of the grid.
+type tick struct {
+	At    int
+	Label string
+}
+
+// drawn is one variant.
+type drawn struct {
+	Variant, Label, Last string
+	LegendAt             int
+	Points               []point
+}
+
+type point struct{ X, Y int }
+
+// Path is the line through the points, as SVG wants it.
+func (d drawn) Path() string {
+	var all []string
+	for _, p := range d.Points {
+		all = append(all, fmt.Sprintf("%d,%d", p.X, p.Y))
+	}
+	return strings.Join(all, " ")
 }
 
 // plots draws the latency and the bytes of one change against the population.
 func plots(dir string, r results) error {
-	if err := draws(filepath.Join(dir, "latency.svg"), "One change, until a subscriber knows", "milliseconds", r, "p50-us", 1e-3); err != nil {
+	latency := func(us float64) string { return scaled(us/1e6, "s") }
+	if err := draw(filepath.Join(dir, "latency.svg"), "Until a subscriber knows of one change", r, "p50-us", latency); err != nil {
 		return err
 	}
-	return draws(filepath.Join(dir, "bytes.svg"), "What etcd sends for one change", "bytes", r, "sent-B", 1)
+	sent := func(bytes float64) string { return scaled(bytes, "B") }
+	return draw(filepath.Join(dir, "bytes.svg"), "What etcd sends for one change", r, "sent-B", sent)
 }
 
-func draws(path, title, unit string, r results, metric string, factor float64) error {
-	p := plot.New()
-	p.Title.Text = title
-	p.X.Label.Text = "instances standing"
-	p.Y.Label.Text = unit
-	p.X.Scale, p.Y.Scale = plot.LogScale{}, plot.LogScale{}
-	p.X.Tick.Marker, p.Y.Tick.Marker = decades{}, decades{}
-	p.Legend.Top, p.Legend.Left = true, true
-	p.Legend.Padding = vg.Points(3)
-	p.Add(plotter.NewGrid())
+// draw draws a metric of all variants on two scales of powers of ten.
+func draw(path, title string, r results, metric string, text func(float64) string) error {
+	low, high := math.Inf(1), math.Inf(-1)
+	values := map[string][]float64{}
 	for _, l := range lines {
-		var points plotter.XYs
 		for _, n := range populations {
-			if value, known := r.median(fmt.Sprintf("BenchmarkChange/instances=%d", n), l.variant, metric); known {
-				points = append(points, plotter.XY{X: float64(n), Y: value * factor})
+			value, known := r.median(fmt.Sprintf("BenchmarkChange/instances=%d", n), l.variant, metric)
+			if !known {
+				return fmt.Errorf("%s: %s of %d instances was not measured", path, l.label, n)
 			}
+			values[l.variant] = append(values[l.variant], value)
+			low, high = min(low, value), max(high, value)
 		}
-		line, marks, err := plotter.NewLinePoints(points)
-		if err != nil {
-			return err
-		}
-		line.Color, line.Width = l.color, vg.Points(1.5)
-		marks.Color, marks.Shape, marks.Radius = l.color, l.glyph, vg.Points(3)
-		p.Add(line, marks)
-		p.Legend.Add(l.label, line, marks)
 	}
-	return p.Save(5.5*vg.Inch, 3.5*vg.Inch, path)
+	across := scale{math.Log10(float64(populations[0])), math.Log10(float64(populations[len(populations)-1])), plotLeft, plotRight}
+	up := scale{math.Floor(math.Log10(low)), math.Ceil(math.Log10(high)), plotBottom, plotTop}
+	p := picture{Width: pictureWidth, Height: pictureHeight, Left: plotLeft, Right: plotRight, Top: plotTop, Bottom: plotBottom, Title: title}
+	for at := up.from; at <= up.to; at++ {
+		p.Up = append(p.Up, tick{up.at(math.Pow(10, at)), text(math.Pow(10, at))})
+	}
+	for _, n := range populations {
+		p.Across = append(p.Across, tick{across.at(float64(n)), thousands(fmt.Sprint(n))})
+	}
+	for i, l := range lines {
+		all := values[l.variant]
+		d := drawn{Variant: l.variant, Label: l.label, Last: text(all[len(all)-1]), LegendAt: 46 + 18*i}
+		for j, n := range populations {
+			d.Points = append(d.Points, point{across.at(float64(n)), up.at(all[j])})
+		}
+		p.Lines = append(p.Lines, d)
+	}
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return pictures.Execute(file, p)
 }
 
-// decades are ticks at powers of ten, written out.
-type decades struct{}
+// scale takes powers of ten to pixels.
+type scale struct {
+	from, to    float64
+	first, last int
+}
 
-func (decades) Ticks(low, high float64) (ticks []plot.Tick) {
-	for at := 1e-6; at <= high*10; at *= 10 {
-		if at >= low/10 {
-			ticks = append(ticks, plot.Tick{Value: at, Label: number(at)})
+func (s scale) at(value float64) int {
+	part := (math.Log10(value) - s.from) / (s.to - s.from)
+	return s.first + int(math.Round(part*float64(s.last-s.first)))
+}
+
+// scaled is a value with three digits at most and a unit, as 1.3 ms.
+func scaled(value float64, unit string) string {
+	for _, prefix := range []struct {
+		name   string
+		factor float64
+	}{{"M", 1e6}, {"k", 1e3}, {"", 1}, {"m", 1e-3}, {"µ", 1e-6}} {
+		if value >= prefix.factor*0.9999 {
+			return fmt.Sprintf("%.3g %s%s", value/prefix.factor, prefix.name, unit)
 		}
 	}
-	return ticks
+	return fmt.Sprintf("%.3g %s", value, unit)
 }

@@ -59,9 +59,9 @@ func (r results) median(bench, variant, metric string) (value float64, known boo
 	return measure.Quantile(all, 0.5), len(all) > 0
 }
 
-// ratio is the median of the ratios of one variant to another: of those that
-// were measured in turns, if there are any, else of those in the same round. It
-// is not known if either was not measured, or was nothing.
+// ratio is the median of the ratios of one variant to another. If ratios were
+// measured in turns, these count, else those of the same round. The ratio is not
+// known if either was not measured, or was nothing.
 func (r results) ratio(bench, variant, to, metric string) (ratio float64, known bool) {
 	if variant == "this" && to == "bare" {
 		if ratio, known = r.median(bench, "paired", "ratio-"+metric); known {

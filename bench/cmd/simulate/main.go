@@ -1,10 +1,10 @@
 // Command simulate puts the load of a fleet on an etcd cluster of three local
-// members, each in a process of its own, and prints as JSON what they counted:
+// members, each in a process of its own. It prints as JSON what the members counted:
 // the constants of the model in docs/scaling.md, and what the model is checked
 // against.
 //
 // Every instance has a client of its own, connected to all members, and one
-// registration; the first of them follow a service as well.
+// registration. The first clients follow a service as well.
 package main
 
 import (

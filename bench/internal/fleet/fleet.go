@@ -152,8 +152,8 @@ func (f *fleet) stand(r *Result) error {
 	return nil
 }
 
-// churn changes values, at even intervals, each with a registration that
-// replaces the one before.
+// churn changes values, at even intervals. Each change is a registration of the key
+// with another value.
 func (f *fleet) churn(r *Result) (err error) {
 	r.Churn, err = f.rates(func() (changes int) {
 		tick := time.NewTicker(time.Duration(float64(time.Second) / f.load.Churn))

@@ -2,9 +2,13 @@ package fleet
 
 import "time"
 
-// SignEvery is how often an Instancer asks for a sign of life when nothing
-// happens.
-const SignEvery = 10 * time.Second
+// SignEvery is how often a client asks the stream of its watches for a sign of
+// life when nothing happens.
+const SignEvery = 8 * time.Second
+
+// signMessages is what a sign of life consists of where there are several
+// members: a message on the stream, and a read.
+const signMessages = 2
 
 // Model is what etcd has to do for a fleet, in constants that were measured.
 // Memory and processor time are those of all members together.
@@ -21,7 +25,7 @@ type Model struct {
 
 // ModelOf takes the constants from what a fleet was measured to cost.
 func ModelOf(r Result) Model {
-	signs := float64(r.Load.Watchers) / SignEvery.Seconds()
+	signs := signMessages * float64(r.Load.Instances) / SignEvery.Seconds()
 	beatSent, beatReceived, beatCPU := r.Beats.Sent/r.Beats.Beats, r.Beats.Received/r.Beats.Beats, r.Beats.ServerCPU/r.Beats.Beats
 	return Model{
 		ClientServer: r.Connect.Server, ClientClient: r.Connect.Client,
@@ -50,9 +54,9 @@ type Prediction struct {
 func (m Model) Predict(l Load) Prediction {
 	i, w := float64(l.Instances), float64(l.Watchers)
 	p := Prediction{
-		KeepAlives: i, WatchStreams: i + w, Watches: i + w,
+		KeepAlives: i, WatchStreams: i, Watches: i + w,
 		Beats: i / l.Heartbeat.Seconds(),
-		Signs: w / SignEvery.Seconds(),
+		Signs: signMessages * i / SignEvery.Seconds(),
 		// Each change is seen by the watchers of one service, and by the
 		// registration itself, which watches its key.
 		Events: l.Churn * (1 + w/float64(l.Services)),

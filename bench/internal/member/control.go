@@ -73,9 +73,9 @@ func populate(ctx context.Context, direct *clientv3.Client, prefix string, from,
 	return nil
 }
 
-// burst makes n changes, one request each, spread over the instances that
-// stand, with a number of writers at a time; the one that comes last is that
-// of the instance n%standing, after all others.
+// burst makes n changes, one request each, spread over the instances that stand,
+// with a number of writers at a time. After all others the instance n%standing
+// changes.
 func burst(ctx context.Context, direct *clientv3.Client, prefix, value string, n, standing, writers int) error {
 	var wait sync.WaitGroup
 	failed := make(chan error, writers)

@@ -1,6 +1,5 @@
-// Package member runs etcd members in processes of their own, so that what a
-// client costs can be told from what the server costs, and reads what they
-// count.
+// Package member runs etcd members in processes of their own, and reads what they
+// count. So what a client costs can be told from what the server costs.
 package member
 
 import (

@@ -13,9 +13,9 @@ import (
 	"google.golang.org/grpc"
 )
 
-// Serve serves etcd's gRPC proxy, put together as `etcd grpc-proxy start`
-// does, on a port of its own, in front of what a client is connected to. It
-// returns the endpoint, and what ends it.
+// Serve serves etcd's gRPC proxy on a port of its own, in front of what a client is
+// connected to. The proxy is put together as `etcd grpc-proxy start` does it. Serve
+// returns the endpoint, and a function that ends the proxy.
 func Serve(through *clientv3.Client) (endpoint string, stop func(), err error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
