@@ -188,6 +188,11 @@ func (b *Book) wait(req *request, late <-chan time.Time) error {
 		return err
 	case <-late:
 	}
+	select {
+	case err := <-req.reply: // in time, but this process stood still
+		return err
+	default:
+	}
 	why, replies := req.leave()
 	if !replies {
 		return b.conn.Late(why)

@@ -56,15 +56,15 @@ func (b *Book) Deregister(m Removal) error {
 	}
 	var err error
 	w := b.remove(func(ctx context.Context) {
+		caller, leave := context.WithCancel(caller)
+		defer leave()
 		defer context.AfterFunc(ctx, leave)()
 		err = b.removeAll(ctx, caller, m, call, r, former)
 	})
-	select {
-	case <-w.Done():
-		return err
-	case <-caller.Done():
+	if !w.Ends(caller) {
 		return b.conn.Late(nil)
 	}
+	return err
 }
 
 // find returns the registration of a key, and whether there was one before.
@@ -165,15 +165,11 @@ func (r *registration) endIn(ctx context.Context) error {
 // another by itself.
 func gone(ctx context.Context, r *registration) bool {
 	for ; r != nil; r = r.before {
-		select {
-		case <-r.worker.Done():
-		case <-ctx.Done():
+		if !r.worker.Ends(ctx) {
 			return false
 		}
 		for _, other := range r.losers {
-			select {
-			case <-other.worker.Done():
-			case <-ctx.Done():
+			if !other.worker.Ends(ctx) {
 				return false
 			}
 		}

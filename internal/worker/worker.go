@@ -43,6 +43,17 @@ func (w *Worker) Cancel() { w.cancel() }
 // Done is closed once the worker's goroutine has returned.
 func (w *Worker) Done() <-chan struct{} { return w.done }
 
+// Ends waits until the worker's goroutine has returned, or ctx has ended, and
+// reports whether it has returned. If both came together, it has: a process that
+// stood still finds what was done in time.
+func (w *Worker) Ends(ctx context.Context) bool {
+	select {
+	case <-w.done:
+	case <-ctx.Done():
+	}
+	return IsClosed(w.done)
+}
+
 // Stop ends the worker's context and returns once its goroutine has. It may be
 // called often, and from many goroutines, but not by the worker itself.
 func (w *Worker) Stop() {

@@ -35,6 +35,23 @@ func TestStopWithin_WaitsNoLonger(t *testing.T) {
 	})
 }
 
+func TestEnds_OneThatHasReturnedHasAlsoWhenTheTimeIsOver(t *testing.T) {
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	lives := Start(t.Context(), func(ctx context.Context) { <-ctx.Done() })
+	defer lives.Stop()
+	if lives.Ends(over) {
+		t.Error("ends, while it lives")
+	}
+	w := Start(t.Context(), func(context.Context) {})
+	<-w.Done()
+	for range 100 {
+		if !w.Ends(over) {
+			t.Fatal("does not end, although it has")
+		}
+	}
+}
+
 func TestBackoff_DoublesBetweenItsBounds(t *testing.T) {
 	for _, b := range []Backoff{{}, {First: time.Second, Max: time.Minute}} {
 		first, most := b.First, b.Max

@@ -134,6 +134,22 @@ func TestContextEnds_DeregisterAtAnyMomentIsSafe(t *testing.T) {
 	}
 }
 
+func TestContextHasEnded_DeregisterSaysWhatTheReleaseCameTo(t *testing.T) {
+	virtually(t, func(w *world) {
+		c, cancel := w.client()
+		w.register(c, service("v"))
+		cancel()
+		after(requestTimeout)
+		w.holds(0)
+		for range 100 {
+			if err := c.Deregister(service("v")); err != nil {
+				w.Fatalf("it was released: %v", err)
+			}
+			w.says(c.Deregister(etcdv3.Service{Key: "/s/never"}), "the client is closed")
+		}
+	})
+}
+
 // The key may be under the lease that it had, and under the one that it gets.
 func TestEndWhileTheLeaseChanges_OnASlowEtcd_RevokesBoth(t *testing.T) {
 	for _, deregister := range []bool{false, true} {
