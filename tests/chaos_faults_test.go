@@ -2,7 +2,6 @@ package tests
 
 import (
 	"fmt"
-	"net"
 	"time"
 )
 
@@ -65,28 +64,15 @@ func (p *planner) memberFault() (fault, bool) {
 func (c *chaos) stop(hard bool, members ...int) {
 	for _, m := range members {
 		if hard {
+			c.etcd.keepPort(m)
 			c.etcd.Members[m].GRPCServer.Stop()
 		}
-		c.etcd.Members[m].Stop(quiet{c.t})
+		c.etcd.stop(quiet{c.t}, m)
 	}
 }
 
-// restart starts members again, once their ports are free.
-func (c *chaos) restart(members ...int) {
-	for _, m := range members {
-		member := c.etcd.Members[m]
-		eventually(c.t, 10*time.Second, "the port is free", func() bool {
-			l, err := net.Listen("tcp", "127.0.0.1:"+member.Port)
-			if err == nil {
-				l.Close()
-			}
-			return err == nil
-		})
-		if err := member.Restart(quiet{c.t}); err != nil {
-			c.fail("member %d does not start again: %v", m, err)
-		}
-	}
-}
+// restart starts members again.
+func (c *chaos) restart(members ...int) { c.etcd.restart(quiet{c.t}, members...) }
 
 // partition cuts a member off from its peers, and mends that.
 func (c *chaos) partition(m int, cut bool) {

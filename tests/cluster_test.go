@@ -20,6 +20,7 @@ import (
 type cluster struct {
 	*integration.Cluster
 	bridges []*bridge
+	kept    []func() // for each member that is stopped, what gives its port back
 }
 
 // newCluster starts members, and ends them with the test.
@@ -33,12 +34,52 @@ func newCluster(t testing.TB, size int, configure ...func(*integration.ClusterCo
 	for _, f := range configure {
 		f(cfg)
 	}
-	c := &cluster{Cluster: integration.NewCluster(t, cfg)}
-	t.Cleanup(func() { c.Terminate(t) })
+	c := &cluster{Cluster: integration.NewCluster(t, cfg), kept: make([]func(), size)}
+	t.Cleanup(func() {
+		c.Terminate(t)
+		for i := range c.Members {
+			c.releasePort(i)
+		}
+	})
 	for _, m := range c.Members {
 		c.bridges = append(c.bridges, newBridge(t, m.GRPCURL))
 	}
 	return c
+}
+
+// stop stops members, and keeps their ports.
+func (c *cluster) stop(t testing.TB, members ...int) {
+	t.Helper()
+	for _, i := range members {
+		c.keepPort(i)
+		c.Members[i].Stop(t)
+	}
+}
+
+// keepPort keeps the port of a member that is about to stop, until it is restarted.
+func (c *cluster) keepPort(i int) {
+	if c.kept[i] == nil {
+		c.kept[i] = alone.KeepPort("127.0.0.1:" + c.Members[i].Port)
+	}
+}
+
+// releasePort gives the port of a member back.
+func (c *cluster) releasePort(i int) {
+	if c.kept[i] != nil {
+		c.kept[i]()
+		c.kept[i] = nil
+	}
+}
+
+// restart starts members again.
+func (c *cluster) restart(t testing.TB, members ...int) {
+	t.Helper()
+	for _, i := range members {
+		if err := c.Members[i].Restart(t); err != nil {
+			t.Fatal(err)
+		}
+		c.releasePort(i)
+	}
 }
 
 // heavyTests holds a token for each test that runs and keeps a core busy.

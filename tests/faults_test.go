@@ -119,11 +119,9 @@ func TestRollingRestart_NoInstanceIsMissingFromAnyEvent(t *testing.T) {
 	instances := registerMany(t, registering, 50, nil)
 	_, events := discover(t, discovering, "/s/")
 	for i, m := range etcd.Members {
-		m.Stop(t)
+		etcd.stop(t, i)
 		time.Sleep(2 * time.Second) // the election, and the clients' moves to others
-		if err := m.Restart(t); err != nil {
-			t.Fatal(err)
-		}
+		etcd.restart(t, i)
 		m.WaitStarted(t)
 		etcd.WaitMembersForLeader(t, etcd.Members)
 		mustPut(t, etcd.Client((i+1)%3), fmt.Sprintf("/s/z%d", i), fmt.Sprintf("z%d", i))
@@ -146,16 +144,11 @@ func TestQuorumLostAndRegained_GoesOn(t *testing.T) {
 	registrar := etcdv3.NewRegistrar(c, etcdv3.Service{Key: "/s/own", Value: "own", TTL: fast}, nil)
 	registrar.Register()
 	_, events := discover(t, c, "/s/")
-	etcd.Members[1].Stop(t)
-	etcd.Members[2].Stop(t)
+	etcd.stop(t, 1, 2)
 	took := eventually(t, 20*time.Second, "an error", func() bool { return events.last().Err != nil })
 	within(t, 13, 15*time.Second, took)
 	eventually(t, 10*time.Second, "Err", func() bool { return registrar.Err() != nil })
-	for _, i := range []int{1, 2} {
-		if err := etcd.Members[i].Restart(t); err != nil {
-			t.Fatal(err)
-		}
-	}
+	etcd.restart(t, 1, 2)
 	etcd.WaitMembersForLeader(t, etcd.Members)
 	took = eventually(t, 10*time.Second, "the set", func() bool { return events.shows("own") && registrar.Err() == nil })
 	within(t, 13, 5*time.Second, took)

@@ -1,13 +1,13 @@
 package tests
 
 import (
-	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/kitsd/etcdv3/internal/alone"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
@@ -45,28 +45,23 @@ func newNode(t testing.TB, configure ...func(*embed.Config)) *node {
 	return n
 }
 
+// freeURL returns an address that nobody else listens at before the test's end.
 func freeURL(t testing.TB) url.URL {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	address, release, err := alone.Port()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
-	return url.URL{Scheme: "http", Host: listener.Addr().String()}
+	t.Cleanup(release)
+	return url.URL{Scheme: "http", Host: address}
 }
 
 // start starts the member, and waits until it serves.
 func (n *node) start() {
 	n.t.Helper()
+	cfg := *n.config
 	var err error
-	for range 50 { // the ports of a member that has just ended may need a moment
-		cfg := *n.config
-		if n.etcd, err = embed.StartEtcd(&cfg); err == nil {
-			break
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	if err != nil {
+	if n.etcd, err = embed.StartEtcd(&cfg); err != nil {
 		n.t.Fatal(err)
 	}
 	select {

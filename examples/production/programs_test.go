@@ -32,6 +32,7 @@ import (
 	"github.com/kitsd/etcdv3/examples/production/kitslog"
 	"github.com/kitsd/etcdv3/examples/production/resolver"
 	"github.com/kitsd/etcdv3/examples/production/secure"
+	"github.com/kitsd/etcdv3/internal/alone"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
@@ -70,14 +71,15 @@ func discover(t *testing.T, client etcdv3.Client, prefix string) *etcdv3.Instanc
 	return s
 }
 
+// freePort returns a port that nobody else is given before the test's end.
 func freePort(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	address, release, err := alone.Port()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
-	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	t.Cleanup(release)
+	_, port, _ := net.SplitHostPort(address)
 	return port
 }
 

@@ -4,7 +4,6 @@ package shop_test
 
 import (
 	"bytes"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/kitsd/etcdv3/internal/alone"
 )
 
 // build compiles the programs of the shop, and returns where they are.
@@ -98,16 +99,16 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// freeAddresses returns n different addresses that nobody listens on.
+// freeAddresses returns addresses that nobody else is given before the test's end.
 func freeAddresses(t *testing.T, n int) (addresses []string) {
 	t.Helper()
 	for range n {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		address, release, err := alone.Port()
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = listener.Close() }()
-		addresses = append(addresses, listener.Addr().String())
+		t.Cleanup(release)
+		addresses = append(addresses, address)
 	}
 	return addresses
 }

@@ -1,6 +1,7 @@
-// Package alone gives the machine to one test binary at a time. A binary that
-// starts etcd members keeps the processors busy. A bound that another binary
-// judges meanwhile would be a bound of a busy machine.
+// Package alone keeps tests apart that share a machine. It gives the machine to one
+// test binary at a time: one that starts etcd members keeps the processors busy, and
+// a bound that another one judges meanwhile would be a bound of a busy machine. And
+// it keeps the ports of servers that tests stop and start again.
 package alone
 
 import (

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -16,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/kitsd/etcdv3/internal/alone"
 )
 
 // Member is one etcd server in a process of its own.
@@ -134,15 +135,14 @@ func (m *Member) wait() error {
 	return errors.New("the member did not come up within a minute")
 }
 
-// freePorts are addresses that nothing listens at.
+// freePorts are addresses that nobody else is given while this process lives.
 func freePorts(n int) (all []string, err error) {
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		address, _, err := alone.Port()
 		if err != nil {
 			return nil, err
 		}
-		defer l.Close()
-		all = append(all, l.Addr().String())
+		all = append(all, address)
 	}
 	return all, nil
 }
