@@ -5,6 +5,7 @@
 package alone
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,9 +13,19 @@ import (
 	"time"
 )
 
-// patience is how long a binary waits for others at most. It is shorter than the
-// ten minutes that go test gives a binary, and longer than ours take.
-const patience = 5 * time.Minute
+// patience is how long a binary waits for others at most: half of the time that go
+// test gives it, so that as much is left for its own tests. That is the flag -timeout,
+// ten minutes by default; 0 is no limit.
+func patience() time.Duration {
+	timeout := 10 * time.Minute
+	if f := flag.Lookup("test.timeout"); f != nil && flag.Parsed() {
+		timeout = f.Value.(flag.Getter).Get().(time.Duration)
+	}
+	if timeout == 0 {
+		return time.Hour
+	}
+	return timeout / 2
+}
 
 // lockFile is the same for all binaries: it is read before a binary has its
 // temporary files elsewhere.
@@ -42,11 +53,12 @@ func Hold() (release func()) {
 		return release
 	}
 	fmt.Fprintf(os.Stderr, "waiting for another test binary, which holds %s\n", lockFile)
-	for began := time.Now(); time.Since(began) < patience; time.Sleep(100 * time.Millisecond) {
+	most := patience()
+	for began := time.Now(); time.Since(began) < most; time.Sleep(100 * time.Millisecond) {
 		if tryLock(file) {
 			return release
 		}
 	}
-	fmt.Fprintf(os.Stderr, "going on beside it after %v\n", patience)
+	fmt.Fprintf(os.Stderr, "going on beside it after %v\n", most)
 	return release
 }

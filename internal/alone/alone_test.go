@@ -1,6 +1,7 @@
 package alone
 
 import (
+	"flag"
 	"path/filepath"
 	"testing"
 	"time"
@@ -18,4 +19,17 @@ func TestHold_WaitsUntilTheOtherLetsGo(t *testing.T) {
 	}
 	release()
 	(<-held)()
+}
+
+func TestPatience_IsHalfOfTheBinarysTime(t *testing.T) {
+	before := flag.Lookup("test.timeout").Value.String()
+	t.Cleanup(func() { flag.Set("test.timeout", before) })
+	for given, want := range map[string]time.Duration{"20m": 10 * time.Minute, "10m": 5 * time.Minute, "0": time.Hour} {
+		if err := flag.Set("test.timeout", given); err != nil {
+			t.Fatal(err)
+		}
+		if got := patience(); got != want {
+			t.Errorf("-timeout %s: waits %v, want %v", given, got, want)
+		}
+	}
 }

@@ -26,10 +26,11 @@ var (
 	seed    = flag.Uint64("seed", 0, "run the story of this seed alone")
 )
 
-// TestMain fails if a goroutine is left.
 // TestMain keeps the machine for this binary: fleets in virtual time keep the
-// processors busy, and other binaries judge bounds in real time.
+// processors busy, and other binaries judge bounds in real time. It fails if a
+// goroutine is left.
 func TestMain(m *testing.M) {
+	flag.Parse()
 	release := alone.Hold()
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		release()
