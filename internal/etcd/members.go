@@ -35,8 +35,9 @@ const (
 	tookForgets = 16
 
 	// A member that is only slow is compared again after a wait that doubles
-	// between these. Ten thousand clients of a slow etcd then ask it for some
-	// hundred reads a second.
+	// between these, and one that was left and says that it cannot serve is asked
+	// again after such a wait. Ten thousand clients of a slow etcd then ask it for
+	// some hundred reads a second.
 	compareFirst = time.Second
 	compareMax   = time.Minute
 
@@ -245,13 +246,22 @@ func (m *members) leave(ctx context.Context, one *member) {
 	m.probes.Add(1)
 	worker.Start(ctx, func(ctx context.Context) {
 		defer m.probes.Done()
-		back := m.probe(ctx, one.name, "")
-		defer back.Stop()
-		<-back.Done()
+		retry := worker.Backoff{First: compareFirst, Max: compareMax}
+		for !m.isBack(ctx, one) && retry.Wait(ctx) {
+		}
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		one.silent = false
 	})
+}
+
+// isBack waits until a member that was left answers a read, or its connection has
+// broken, and reports that. It reports false if the member says that it cannot serve.
+func (m *members) isBack(ctx context.Context, one *member) bool {
+	back := m.probe(ctx, one.name, "")
+	defer back.Stop()
+	<-back.Done()
+	return back.answered() || KindOf(back.err) == Away
 }
 
 // probe is a cheap read that is sent to one member, or to any but one. It has no

@@ -106,7 +106,7 @@ func TestAllMembersSlow_NoneIsLeft(t *testing.T) {
 
 // A member that has lost its leader refuses reads, and holds the writes that came
 // before.
-func TestMemberThatCannotServe_IsLeftWithinTheRequestTimeout(t *testing.T) {
+func TestMemberThatCannotServe_IsLeftUntilItCan(t *testing.T) {
 	for i := range 3 {
 		virtually(t, etcdtest.Config{Members: 3}, func(w *world) {
 			for range 6 { // all are connected
@@ -126,10 +126,32 @@ func TestMemberThatCannotServe_IsLeftWithinTheRequestTimeout(t *testing.T) {
 					return 0
 				}
 			})
-			for range 6 {
-				if took, err := w.put(w.Context(), "k"); err != nil || took > 3*time.Second {
+			w.etcd.Forget()
+			slow := 0
+			for range 60 {
+				took, err := w.put(w.Context(), "k")
+				if err != nil || took > time.Second {
 					t.Errorf("took %v, %v", took, err)
 				}
+				if took > 0 {
+					slow++
+				}
+				time.Sleep(time.Second)
+			}
+			if slow != 1 {
+				t.Errorf("%d puts of 60 waited for the member, want the first that went there", slow)
+			}
+			if n := w.etcd.Member(i).Count("Range"); n > 8 {
+				t.Errorf("it was asked for %d reads in a minute", n)
+			}
+			w.etcd.Set(func(s *etcdtest.Settings) { s.Refuse, s.Delay = nil, nil })
+			time.Sleep(time.Minute) // no longer than it could not serve
+			w.etcd.Forget()
+			for range 12 {
+				_, _ = w.put(w.Context(), "k")
+			}
+			if n := w.etcd.Member(i).Count("Put"); n != 4 {
+				t.Errorf("once it can serve it got %d of 12 puts, want its third", n)
 			}
 		})
 	}
