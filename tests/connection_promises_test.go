@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/kitsd/etcdv3"
-	"github.com/kitsd/etcdv3/tests/internal/certs"
+	"github.com/kitsd/etcdv3/internal/etcdtest/certs"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/server/v3/embed"
 	"google.golang.org/grpc"

@@ -14,7 +14,7 @@ import (
 
 	"github.com/go-kit/log"
 	"github.com/kitsd/etcdv3"
-	"github.com/kitsd/etcdv3/tests/internal/certs"
+	"github.com/kitsd/etcdv3/internal/etcdtest/certs"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/client/pkg/v3/transport"

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kitsd/etcdv3/internal/etcdtest/certs"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 )
@@ -21,8 +22,8 @@ import (
 var blocking = []grpc.DialOption{grpc.WithBlock()}
 
 func TestBadOptions_AreAnErrorAtOnce(t *testing.T) {
-	ca := newAuthority(t)
-	cert, key := ca.issue("client")
+	ca := certs.New(t)
+	cert, key := ca.Issue("client")
 	empty, noPEM := filepath.Join(t.TempDir(), "empty"), filepath.Join(t.TempDir(), "no.pem")
 	if err := errors.Join(os.WriteFile(empty, nil, 0o600), os.WriteFile(noPEM, []byte("secret-content"), 0o600)); err != nil {
 		t.Fatal(err)
@@ -54,13 +55,13 @@ func TestBadOptions_AreAnErrorAtOnce(t *testing.T) {
 		"password without user": {ok, Options{Password: "secret"}, "Username and Password"},
 		"cert without key":      {ok, Options{Cert: cert}, "Cert and Key"},
 		"key without cert":      {ok, Options{Key: key}, "Cert and Key"},
-		"half with CA":          {ok, Options{CACert: ca.file, Cert: cert}, "Cert and Key"},
+		"half with CA":          {ok, Options{CACert: ca.File, Cert: cert}, "Cert and Key"},
 		"no such CA":            {ok, Options{CACert: "/does/not/exist"}, "CACert"},
 		"empty CA":              {ok, Options{CACert: empty}, "CACert"},
 		"CA of no PEM":          {ok, Options{CACert: noPEM}, "CACert"},
 		"cert of no PEM":        {ok, Options{Cert: noPEM, Key: noPEM}, "Cert and Key"},
-		"pair of two":           {ok, Options{Cert: cert, Key: filepath.Join(ca.dir, "ca.key")}, "Cert and Key"},
-		"TLS with http":         {[]string{"https://a:1", "http://b:1"}, Options{CACert: ca.file}, "http"},
+		"pair of two":           {ok, Options{Cert: cert, Key: filepath.Join(ca.Dir, "ca.key")}, "Cert and Key"},
+		"TLS with http":         {[]string{"https://a:1", "http://b:1"}, Options{CACert: ca.File}, "http"},
 		"http first":            {[]string{"http://b:1", "https://a:1"}, Options{}, "http"},
 		"http and a TLS socket": {[]string{"unixs:///tmp/x", "http://b:1"}, Options{}, "http"},
 		"no service config":     {ok, Options{DialOptions: []grpc.DialOption{grpc.WithDefaultServiceConfig("{")}}, "DialOptions"},
@@ -224,12 +225,12 @@ func (p password) GetRequestMetadata(context.Context, ...string) (map[string]str
 func (p password) RequireTransportSecurity() bool { return p.secure }
 
 func TestCredentialsOfRequests(t *testing.T) {
-	ca := newAuthority(t)
+	ca := certs.New(t)
 	for _, test := range []struct{ tls, secure bool }{{false, false}, {true, true}, {true, false}} {
 		var tokens sync.Map
 		o, options := Options{}, []grpc.ServerOption(nil)
 		if test.tls {
-			o.CACert, options = ca.file, ca.server("server")
+			o.CACert, options = ca.File, withTLS(t, ca, false)
 		}
 		l := listen(t, "tcp", "127.0.0.1:0")
 		serve(t, l, func(ctx context.Context) {

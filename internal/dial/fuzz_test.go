@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kitsd/etcdv3/internal/etcdtest/certs"
 	"google.golang.org/grpc"
 )
 
@@ -78,8 +79,8 @@ func hides(t *testing.T, err error, secret string, endpoints []string, password 
 // an empty file, and none.
 func fuzzFiles(f *testing.F) []string {
 	f.Helper()
-	a := newAuthority(f)
-	cert, key := a.issue("client")
+	a := certs.New(f)
+	cert, key := a.Issue("client")
 	empty := filepath.Join(f.TempDir(), "empty.pem")
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		f.Fatal(err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"google.golang.org/grpc/credentials/insecure"
 	"net"
 	"os"
 	"path/filepath"
@@ -14,50 +13,47 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/kitsd/etcdv3/internal/etcdtest/certs"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 )
 
-// server returns the options of a gRPC server that wants a certificate of the
-// same authority.
-func (a *authority) server(name string) []grpc.ServerOption {
-	a.t.Helper()
-	pair, err := tls.LoadX509KeyPair(a.issue(name))
+// withTLS returns the options of a gRPC server that has a certificate of an
+// authority. It may ask its clients for one of the same.
+func withTLS(t *testing.T, a *certs.Authority, asksClients bool) []grpc.ServerOption {
+	t.Helper()
+	pair, err := tls.LoadX509KeyPair(a.Issue("server"))
 	if err != nil {
-		a.t.Fatal(err)
+		t.Fatal(err)
 	}
-	return []grpc.ServerOption{grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}))}
-}
-
-// serverFor is server with a certificate asked of the client.
-func (a *authority) serverFor(name string) []grpc.ServerOption {
-	a.t.Helper()
-	pair, err := tls.LoadX509KeyPair(a.issue(name))
-	if err != nil {
-		a.t.Fatal(err)
+	config := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	if asksClients {
+		pem, err := os.ReadFile(a.File)
+		if err != nil {
+			t.Fatal(err)
+		}
+		config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
+		config.ClientCAs.AppendCertsFromPEM(pem)
 	}
-	clients := x509.NewCertPool()
-	clients.AddCert(a.cert)
-	return []grpc.ServerOption{grpc.Creds(credentials.NewTLS(&tls.Config{
-		Certificates: []tls.Certificate{pair}, ClientCAs: clients, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12,
-	}))}
+	return []grpc.ServerOption{grpc.Creds(credentials.NewTLS(config))}
 }
 
 func TestTLS(t *testing.T) {
-	ca := newAuthority(t)
-	address := server(t, ca.serverFor("server")...)
-	mine, mineKey := ca.issue("client")
+	ca := certs.New(t)
+	address := server(t, withTLS(t, ca, true)...)
+	mine, mineKey := ca.Issue("client")
 	for _, endpoint := range []string{address, "https://" + address} {
-		answers(t, dialled(t, Options{CACert: ca.file, Cert: mine, Key: mineKey, DialOptions: blocking}, Own{}, endpoint))
+		answers(t, dialled(t, Options{CACert: ca.File, Cert: mine, Key: mineKey, DialOptions: blocking}, Own{}, endpoint))
 		// A CA alone is TLS too; this server wants a certificate as well.
-		if connects(dialled(t, Options{CACert: ca.file}, Own{}, endpoint), 500*time.Millisecond) {
+		if connects(dialled(t, Options{CACert: ca.File}, Own{}, endpoint), 500*time.Millisecond) {
 			t.Error("the server took a client without a certificate")
 		}
-		stranger := newAuthority(t)
-		if connects(dialled(t, Options{CACert: stranger.file, Cert: mine, Key: mineKey}, Own{}, endpoint), 500*time.Millisecond) {
+		stranger := certs.New(t)
+		if connects(dialled(t, Options{CACert: stranger.File, Cert: mine, Key: mineKey}, Own{}, endpoint), 500*time.Millisecond) {
 			t.Error("a server of a strange authority was trusted")
 		}
-		_, err := Dial(t.Context(), []string{endpoint}, Options{CACert: stranger.file, DialOptions: blocking, DialTimeout: time.Second}, Own{})
+		_, err := Dial(t.Context(), []string{endpoint}, Options{CACert: stranger.File, DialOptions: blocking, DialTimeout: time.Second}, Own{})
 		if err == nil || !strings.Contains(err.Error(), "certificate") {
 			t.Errorf("the reason is not told: %v", err)
 		}
@@ -65,12 +61,12 @@ func TestTLS(t *testing.T) {
 }
 
 func TestTLS_RotatedFilesAreUsedAtTheNextHandshake(t *testing.T) {
-	old, fresh := newAuthority(t), newAuthority(t)
+	old, fresh := certs.New(t), certs.New(t)
 	dir := t.TempDir()
 	in := func(name string) string { return filepath.Join(dir, name) }
-	install := func(a *authority) {
-		cert, key := a.issue("client")
-		for from, to := range map[string]string{a.file: "ca.crt", cert: "client.crt", key: "client.key"} {
+	install := func(a *certs.Authority) {
+		cert, key := a.Issue("client")
+		for from, to := range map[string]string{a.File: "ca.crt", cert: "client.crt", key: "client.key"} {
 			data, err := os.ReadFile(from)
 			if err == nil {
 				err = os.WriteFile(in(to), data, 0o600)
@@ -81,7 +77,7 @@ func TestTLS_RotatedFilesAreUsedAtTheNextHandshake(t *testing.T) {
 		}
 	}
 	install(old)
-	before, after := server(t, old.serverFor("server")...), server(t, fresh.serverFor("server")...)
+	before, after := server(t, withTLS(t, old, true)...), server(t, withTLS(t, fresh, true)...)
 	cli := dialled(t, Options{CACert: in("ca.crt"), Cert: in("client.crt"), Key: in("client.key")}, Own{}, before)
 	answers(t, cli)
 	for _, damage := range []func() error{
@@ -118,13 +114,13 @@ func TestTLS_IsNeverPlaintext(t *testing.T) {
 		listener.Close()
 		<-done
 	})
-	ca := newAuthority(t)
+	ca := certs.New(t)
 	address := listener.Addr().String()
 	for _, test := range []struct {
 		machines []string
 		options  Options
 	}{
-		{[]string{address}, Options{CACert: ca.file}},
+		{[]string{address}, Options{CACert: ca.File}},
 		{[]string{"https://" + address}, Options{}},
 		{[]string{address, "https://" + address}, Options{}},
 	} {
@@ -162,8 +158,8 @@ func (s spied) Write(b []byte) (int, error) {
 }
 
 func TestWrap_SeesEachConnectionAsItIsOnTheWire(t *testing.T) {
-	ca := newAuthority(t)
-	secure := server(t, ca.server("server")...)
+	ca := certs.New(t)
+	secure := server(t, withTLS(t, ca, false)...)
 	plain := server(t)
 	for _, test := range []struct {
 		endpoint, address string
@@ -172,8 +168,8 @@ func TestWrap_SeesEachConnectionAsItIsOnTheWire(t *testing.T) {
 	}{
 		{plain, plain, Options{}, 'P'}, // PRI * HTTP/2.0
 		{"http://" + plain, plain, Options{DialOptions: blocking}, 'P'},
-		{secure, secure, Options{CACert: ca.file}, 0x16},
-		{"https://" + secure, secure, Options{CACert: ca.file, DialOptions: blocking}, 0x16},
+		{secure, secure, Options{CACert: ca.File}, 0x16},
+		{"https://" + secure, secure, Options{CACert: ca.File, DialOptions: blocking}, 0x16},
 	} {
 		var wrapped, read atomic.Int64
 		var first atomic.Int32
@@ -199,8 +195,8 @@ func TestWrap_SeesEachConnectionAsItIsOnTheWire(t *testing.T) {
 }
 
 func TestTransport_SaysWhatItIs(t *testing.T) {
-	ca := newAuthority(t)
-	for want, o := range map[string]Options{"insecure": {}, "tls": {CACert: ca.file}} {
+	ca := certs.New(t)
+	for want, o := range map[string]Options{"insecure": {}, "tls": {CACert: ca.File}} {
 		plain, err := transportCredentials([]member{{}}, o)
 		if err != nil {
 			t.Fatal(err)
