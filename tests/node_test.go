@@ -48,12 +48,7 @@ func newNode(t testing.TB, configure ...func(*embed.Config)) *node {
 // freeURL returns an address that nobody else listens at before the test's end.
 func freeURL(t testing.TB) url.URL {
 	t.Helper()
-	address, release, err := alone.Port()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(release)
-	return url.URL{Scheme: "http", Host: address}
+	return url.URL{Scheme: "http", Host: alone.Port(t)}
 }
 
 // start starts the member, and waits until it serves.

@@ -74,12 +74,7 @@ func discover(t *testing.T, client etcdv3.Client, prefix string) *etcdv3.Instanc
 // freePort returns a port that nobody else is given before the test's end.
 func freePort(t *testing.T) string {
 	t.Helper()
-	address, release, err := alone.Port()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(release)
-	_, port, _ := net.SplitHostPort(address)
+	_, port, _ := net.SplitHostPort(alone.Port(t))
 	return port
 }
 

@@ -120,8 +120,7 @@ func readinessOutlivesEtcd(t *testing.T, town *town) {
 // newTown starts an etcd and three instances of each service.
 func newTown(t *testing.T) *town {
 	t.Helper()
-	addresses := freeAddresses(t, 1+3*instances)
-	town := &town{programs: build(t), machine: addresses[0]}
+	town := &town{programs: build(t), machine: alone.Port(t)}
 	town.etcd = startProcess(t, filepath.Join(town.programs, "etcd"), "-listen", town.machine)
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
@@ -134,9 +133,9 @@ func newTown(t *testing.T) *town {
 		_, err := client.GetEntries("/")
 		return err == nil
 	})
-	for its := range slices.Chunk(addresses[1:], 3) {
-		town.stock = append(town.stock, town.startStock(t, its[0], its[1]))
-		town.orders = append(town.orders, town.startOrders(t, its[2]))
+	for range instances {
+		town.stock = append(town.stock, town.startStock(t, alone.Port(t), alone.Port(t)))
+		town.orders = append(town.orders, town.startOrders(t, alone.Port(t)))
 	}
 	return town
 }

@@ -11,8 +11,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/kitsd/etcdv3/internal/alone"
 )
 
 // build compiles the programs of the shop, and returns where they are.
@@ -97,20 +95,6 @@ func (o *output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.text.String()
-}
-
-// freeAddresses returns addresses that nobody else is given before the test's end.
-func freeAddresses(t *testing.T, n int) (addresses []string) {
-	t.Helper()
-	for range n {
-		address, release, err := alone.Port()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(release)
-		addresses = append(addresses, address)
-	}
-	return addresses
 }
 
 // eventually waits until a condition holds, and returns how long that took.

@@ -9,11 +9,7 @@ import (
 )
 
 func TestPort_IsGivenToNobodyWhileItsServerIsAway(t *testing.T) {
-	address, release, err := Port()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer release()
+	address := Port(t)
 	for range 3 { // it comes, goes, and comes again
 		server := listen(t, address)
 		conn, err := net.Dial("tcp", address)

@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -21,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kitsd/etcdv3/internal/alone"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 )
@@ -229,23 +229,13 @@ func admin(t testing.TB, config clientv3.Config) *clientv3.Client {
 	return cli
 }
 
-// freeAddresses returns addresses of this machine that nobody listens on. Their
-// ports are below those that systems give to connections, which come and go.
+// freeAddresses returns addresses that nobody else is given before the test's end.
 func freeAddresses(t testing.TB, n int) (addresses []string) {
 	t.Helper()
-	for range 1000 {
-		address := fmt.Sprint("127.0.0.1:", 15000+rand.IntN(15000))
-		listener, err := net.Listen("tcp", address)
-		if err != nil {
-			continue
-		}
-		defer listener.Close() // when all are chosen, so that they differ
-		if addresses = append(addresses, address); len(addresses) == n {
-			return addresses
-		}
+	for range n {
+		addresses = append(addresses, alone.Port(t))
 	}
-	t.Fatal("no free ports")
-	return nil
+	return addresses
 }
 
 // bridge stands between clients and a member, and can be cut.

@@ -138,7 +138,7 @@ func (m *Member) wait() error {
 // freePorts are addresses that nobody else is given while this process lives.
 func freePorts(n int) (all []string, err error) {
 	for range n {
-		address, _, err := alone.Port()
+		address, _, err := alone.NewPort()
 		if err != nil {
 			return nil, err
 		}
