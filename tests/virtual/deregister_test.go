@@ -176,17 +176,24 @@ func TestDeregisterWhileEtcdIsAway_IsBounded(t *testing.T) {
 	}
 }
 
+// deregisteredLate registers a service under a lease of an hour, and deregisters it
+// while etcd refuses what that takes.
+func (w *world) deregisteredLate(s etcdv3.Service, refused string) (etcdv3.Client, etcdv3.Service) {
+	w.Helper()
+	c, _ := w.client()
+	s.TTL = etcdv3.NewTTLOption(3*time.Second, time.Hour)
+	w.register(c, s)
+	w.refuses(errUnavailable, refused)
+	if err := c.Deregister(s); !errors.Is(err, context.DeadlineExceeded) {
+		w.Error(err)
+	}
+	return c, s
+}
+
 // What Deregister could not do in time goes on until etcd has answered.
 func TestDeregisterThatWasLate_GoesOn(t *testing.T) {
 	virtually(t, func(w *world) {
-		c, _ := w.client()
-		s := service("v")
-		s.TTL = etcdv3.NewTTLOption(3*time.Second, time.Hour)
-		w.register(c, s)
-		w.refuses(errUnavailable, "LeaseRevoke")
-		if err := c.Deregister(s); !errors.Is(err, context.DeadlineExceeded) {
-			w.Error(err)
-		}
+		c, s := w.deregisteredLate(service("v"), "LeaseRevoke")
 		w.holds(1, "v")
 		w.heals()
 		after(2 * time.Second)
@@ -227,14 +234,7 @@ func TestDeregisterWhileEtcdIsAwayForLong_GoesOn(t *testing.T) {
 
 func TestDeregisterAgain_WaitsForTheFirst(t *testing.T) {
 	virtually(t, func(w *world) {
-		c, _ := w.client()
-		s := service("v")
-		s.TTL = etcdv3.NewTTLOption(3*time.Second, time.Hour)
-		w.register(c, s)
-		w.refuses(errUnavailable, "LeaseRevoke")
-		if err := c.Deregister(s); !errors.Is(err, context.DeadlineExceeded) {
-			w.Error(err)
-		}
+		c, s := w.deregisteredLate(service("v"), "LeaseRevoke")
 		w.holds(1, "v")
 		w.heals()
 		if err := c.Deregister(s); err != nil {

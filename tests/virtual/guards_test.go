@@ -110,14 +110,7 @@ func TestGuardedDeregisterAgain_RevokesTheLeaseThatWasLeft(t *testing.T) {
 
 func TestGuardedDeregisterLongAfterTheFirst_RevokesTheLeaseThatWasLeft(t *testing.T) {
 	virtually(t, func(w *world) {
-		c, _ := w.client()
-		s := guarded("v")
-		s.TTL = etcdv3.NewTTLOption(3*time.Second, time.Hour)
-		w.register(c, s)
-		w.refuses(errUnavailable, "Range")
-		if err := c.Deregister(s); !errors.Is(err, context.DeadlineExceeded) {
-			w.Error(err)
-		}
+		c, s := w.deregisteredLate(guarded("v"), "Range")
 		after(5 * time.Minute)
 		w.heals()
 		w.holds(1, "v")
